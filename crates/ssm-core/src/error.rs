@@ -269,7 +269,7 @@ pub enum BindError {
     },
 }
 
-/// What a run can say: the operands did not fit, or the device failed.
+/// What [`crate::Plan::run`] can say: the operands did not fit, or the device failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RunError<E> {
     /// The operands did not fit the plan; nothing was queued.

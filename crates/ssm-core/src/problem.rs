@@ -263,6 +263,11 @@ impl GatedScan {
         (self.spec.batch * self.spec.len) as u64 * self.spec.channels as u64
     }
 
+    /// N·D: the elements of h0 and hT.
+    pub fn state_elements(&self) -> u64 {
+        self.sequences() as u64 * self.spec.channels as u64
+    }
+
     /// N: the number of sequences, B when not packed.
     pub fn sequences(&self) -> usize {
         self.spec.cu_seqlens.as_ref().map_or(self.spec.batch, |cu| cu.len() - 1)
