@@ -173,8 +173,12 @@ fn hold(
     compare_within(operand, tensor, expected, shape_of(operand, problem), allowed).map(|_| ())
 }
 
-/// Every output against its reference.
-fn check_outputs(problem: &GatedScan, ran: &Ran, reference: &Outputs) -> Result<(), Failure> {
+/// Every output against its reference, within the contract.
+///
+/// # Errors
+///
+/// [`Mismatch`], naming the output and its worst element.
+pub fn check_outputs(problem: &GatedScan, ran: &Ran, reference: &Outputs) -> Result<(), Failure> {
     for (operand, tensor) in &ran.outputs {
         if let Some(expected) = reference.get(*operand) {
             hold(problem, &ran.report, *operand, tensor, expected)?;
