@@ -27,6 +27,11 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
+    fn lost(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        unsafe { [_mm256_fmsub_ps(a[0], b[0], c[0]), _mm256_fmsub_ps(a[1], b[1], c[1])] }
+    }
+
+    #[inline(always)]
     fn fma_f64(a: f64, b: f64, c: f64) -> f64 {
         a.mul_add(b, c)
     }

@@ -27,6 +27,11 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
+    fn lost(a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmsub_ps(a, b, c) }
+    }
+
+    #[inline(always)]
     fn fma_f64(a: f64, b: f64, c: f64) -> f64 {
         a.mul_add(b, c)
     }

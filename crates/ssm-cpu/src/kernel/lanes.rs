@@ -21,7 +21,9 @@ pub(crate) trait Isa: Copy {
     fn mul(a: Self::F32, b: Self::F32) -> Self::F32;
     /// a·b + c, rounded once where the instruction set has it.
     fn fma(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
-    /// The same for the f64 path, lane by lane.
+    /// a·b − c where c is a·b rounded: what the rounding lost, exactly.
+    fn lost(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// a·b + c for the f64 path, lane by lane.
     fn fma_f64(a: f64, b: f64, c: f64) -> f64;
 
     /// Asks for the cache line at an address, which need not be one that may be read.
@@ -73,7 +75,11 @@ pub(crate) trait Real: Element<Acc = Self> + PartialEq {
 
     fn mul<I: Isa>(a: Self::V<I>, b: Self::V<I>) -> Self::V<I>;
     fn fma<I: Isa>(a: Self::V<I>, b: Self::V<I>, c: Self::V<I>) -> Self::V<I>;
+    /// What rounding lost in the product a·b = c.
+    fn lost<I: Isa>(a: Self::V<I>, b: Self::V<I>, c: Self::V<I>) -> Self::V<I>;
     fn finite(self) -> bool;
+    fn widen(self) -> f64;
+    fn narrow(v: f64) -> Self;
 
     /// # Safety
     ///
@@ -180,6 +186,21 @@ impl Real for f32 {
     }
 
     #[inline(always)]
+    fn lost<I: Isa>(a: I::F32, b: I::F32, c: I::F32) -> I::F32 {
+        I::lost(a, b, c)
+    }
+
+    #[inline(always)]
+    fn widen(self) -> f64 {
+        f64::from(self)
+    }
+
+    #[inline(always)]
+    fn narrow(v: f64) -> Self {
+        v as f32
+    }
+
+    #[inline(always)]
     fn finite(self) -> bool {
         self.is_finite()
     }
@@ -211,6 +232,22 @@ impl Real for f64 {
     #[inline(always)]
     fn fma<I: Isa>(a: [f64; LANES], b: [f64; LANES], c: [f64; LANES]) -> [f64; LANES] {
         std::array::from_fn(|i| I::fma_f64(a[i], b[i], c[i]))
+    }
+
+    // Nothing wider stands behind f64, so nothing is kept.
+    #[inline(always)]
+    fn lost<I: Isa>(_: [f64; LANES], _: [f64; LANES], _: [f64; LANES]) -> [f64; LANES] {
+        [0.0; LANES]
+    }
+
+    #[inline(always)]
+    fn widen(self) -> f64 {
+        self
+    }
+
+    #[inline(always)]
+    fn narrow(v: f64) -> Self {
+        v
     }
 
     #[inline(always)]
