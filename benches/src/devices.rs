@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ssm_core::{Backend, DType};
 use ssm_testkit::{Failure, Harness};
+use ssm_tests::{Visitor, each_backend};
 
 use crate::case::{Case, Scale};
 use crate::measure::{Budget, Measurement, Prepared, measure};
@@ -113,7 +114,15 @@ impl Found {
     }
 }
 
-/// Looks for every backend.
+impl Visitor for Found {
+    fn visit<H: Harness + 'static>(&mut self, name: &'static str, harness: Result<Arc<H>, String>) {
+        self.add(name, harness);
+    }
+}
+
+/// Looks for every backend of the table in `tests/`.
 pub fn find() -> Found {
-    Found::default()
+    let mut found = Found::default();
+    each_backend(&mut found);
+    found
 }

@@ -59,8 +59,8 @@ impl<H: Harness> Reference<H> for CpuTriad {
 impl Stream for CpuStream {
     fn describe(&self) -> String {
         let Traffic { reads, writes, .. } = self.traffic;
-        let threads = rayon::current_num_threads();
-        format!("triad of {reads} reads and {writes} writes, {}, {threads} threads", self.triad.variant())
+        let (variant, pool) = (self.triad.variant(), rayon::current_num_threads());
+        format!("triad of {reads} reads and {writes} writes, {variant}, pool of {pool}")
     }
 
     fn submit(&mut self) -> Result<(), Failure> {

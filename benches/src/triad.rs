@@ -25,6 +25,8 @@ const MOST_STREAMS: usize = 8;
 /// How a pass goes over memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Variant {
+    /// The calling thread alone, which is faster where waking the others takes longer than the work.
+    pub serial: bool,
     /// Stores that go around the caches.
     pub non_temporal: bool,
     /// Loads that are asked for 2 KiB ahead.
@@ -32,18 +34,22 @@ pub struct Variant {
 }
 
 impl Variant {
-    const ALL: [Self; 4] = [
-        Self { non_temporal: false, prefetch: false },
-        Self { non_temporal: true, prefetch: false },
-        Self { non_temporal: false, prefetch: true },
-        Self { non_temporal: true, prefetch: true },
+    /// Every variant; without AVX2 the first two are all there are.
+    const ALL: [Self; 6] = [
+        Self { serial: false, non_temporal: false, prefetch: false },
+        Self { serial: true, non_temporal: false, prefetch: false },
+        Self { serial: false, non_temporal: true, prefetch: false },
+        Self { serial: false, non_temporal: false, prefetch: true },
+        Self { serial: false, non_temporal: true, prefetch: true },
+        Self { serial: true, non_temporal: false, prefetch: true },
     ];
 }
 
 impl std::fmt::Display for Variant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let stores = if self.non_temporal { "non-temporal" } else { "ordinary" };
-        write!(f, "{stores} stores{}", if self.prefetch { ", prefetched" } else { "" })
+        write!(f, "{stores} stores{}", if self.prefetch { ", prefetched" } else { "" })?;
+        f.write_str(if self.serial { ", one thread" } else { "" })
     }
 }
 
@@ -85,7 +91,7 @@ impl Triad {
     }
 
     fn fastest(&mut self) -> Variant {
-        let distinct = if has_avx2() { &Variant::ALL[..] } else { &Variant::ALL[..1] };
+        let distinct = if has_avx2() { &Variant::ALL[..] } else { &Variant::ALL[..2] };
         let mut times: Vec<(Variant, Vec<f64>)> = distinct.iter().map(|v| (*v, Vec::new())).collect();
         for _ in 0..4 {
             for (variant, samples) in &mut times {
@@ -105,7 +111,7 @@ impl Triad {
 
     fn pass_as(&mut self, variant: Variant) {
         let words = self.words.div_ceil(LINE) * LINE;
-        let threads = rayon::current_num_threads();
+        let threads = if variant.serial { 1 } else { rayon::current_num_threads() };
         let piece = words.div_ceil(threads).next_multiple_of(LINE).max(LINE);
         let reads: Vec<&[u64]> = self.reads.iter().map(Vec::as_slice).collect();
         let mut pieces: Vec<(usize, Vec<&mut [u64]>)> =
@@ -115,11 +121,15 @@ impl Triad {
                 outs.push(chunk);
             }
         }
-        pieces.into_par_iter().with_max_len(1).for_each(|(at, mut outs)| {
+        let pass = |(at, mut outs): (usize, Vec<&mut [u64]>)| {
             let len = outs.first().map_or(piece.min(words - at), |o| o.len());
             let ins: Vec<&[u64]> = reads.iter().map(|r| &r[at..at + len]).collect();
             stream_through(&ins, &mut outs, len, variant);
-        });
+        };
+        match variant.serial {
+            true => pieces.into_iter().for_each(pass),
+            false => pieces.into_par_iter().with_max_len(1).for_each(pass),
+        }
     }
 }
 
