@@ -1,59 +1,11 @@
-//! The machine and the conditions of a run. What cannot be read is null, never guessed.
+//! Reads the machine and the conditions of a run. What cannot be read is null, never guessed.
 
 use std::path::Path;
 use std::process::Command;
 
-use serde::{Deserialize, Serialize};
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
-/// Where and under which conditions results were measured.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Host {
-    /// The processor's name.
-    pub cpu: String,
-    /// Logical processors that this process may run on.
-    pub cores: usize,
-    /// Threads of the pool that CPU kernels ran on.
-    pub threads: usize,
-    /// Bytes of main memory.
-    pub memory_bytes: Option<u64>,
-    /// Operating system and kernel.
-    pub os: String,
-    /// GPUs that the driver's own tool lists.
-    pub gpu: Option<String>,
-    /// Their driver's version.
-    pub driver: Option<String>,
-    /// GPU clocks, temperature and power limit at the start.
-    pub gpu_state: Option<String>,
-    /// The commit that was measured.
-    pub commit: Option<String>,
-    /// Whether tracked files differed from it.
-    pub dirty: Option<bool>,
-    /// When the run began, in seconds since 1970, UTC.
-    pub unix_time: u64,
-    /// The same as a date, `YYYY-MM-DDThh:mm:ssZ`.
-    pub date: String,
-    /// The load average of the last minute at the start, in runnable threads; null where the system has none.
-    pub load: Option<f64>,
-    /// Whether that load was more than a quarter of the cores: something else was running.
-    pub busy: bool,
-    /// The global allocator.
-    pub allocator: String,
-    /// The compiler.
-    pub rustc: String,
-    /// Optimisation level, target and extra flags.
-    pub flags: String,
-    /// The clock of the first core in MHz at the start.
-    pub cpu_mhz: Option<f64>,
-    /// The frequency governor or power profile.
-    pub power: Option<String>,
-    /// The first thermal zone in °C at the start.
-    pub cpu_celsius: Option<f64>,
-    /// The seed of the inputs.
-    pub seed: u64,
-    /// Whether the quick table and budget were used.
-    pub quick: bool,
-}
+use crate::results::Host;
 
 impl Host {
     /// This machine, now.

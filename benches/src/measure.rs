@@ -12,6 +12,7 @@ use ssm_testkit::{Failure, Harness};
 use crate::case::{Case, Direction};
 use crate::operands::{Operands, Plans};
 use crate::reference::Reference;
+use crate::results::{NOISY, Row};
 use crate::stats::{Summary, median};
 
 /// How long to measure one case.
@@ -72,6 +73,38 @@ impl Measurement {
     pub fn fraction(&self) -> Option<f64> {
         let ratios: Vec<f64> = self.reference_ns.iter().zip(&self.kernel_ns).map(|(r, k)| r / k).collect();
         (!ratios.is_empty()).then(|| median(&ratios))
+    }
+}
+
+impl Measurement {
+    /// A measured case as a row.
+    pub fn row(&self, backend: &str, device: &str, case: &Case) -> Row {
+        let m = self;
+        let (time, reference, bytes) = (m.kernel(), m.reference_time(), case.bytes());
+        Row {
+            backend: backend.to_owned(),
+            device: device.to_owned(),
+            op: Case::OP.to_owned(),
+            direction: case.direction.name().to_owned(),
+            dtype: case.dtype.name().to_owned(),
+            shape: case.shape,
+            variant: case.variant.to_string(),
+            algorithm: m.algorithm.name().to_owned(),
+            median_ns: time.median,
+            p10_ns: time.p10,
+            p90_ns: time.p90,
+            bytes,
+            gb_per_s: bytes as f64 / time.median,
+            reference_gb_per_s: reference.map(|ns| bytes as f64 / ns),
+            fraction: m.fraction(),
+            reference: reference.map(|_| m.reference.clone()),
+            checkpoint: Some(m.checkpoint.name().to_owned()),
+            saved_bytes: Some(m.saved_bytes),
+            workspace_bytes: Some(m.workspace_bytes),
+            samples: m.kernel_ns.len(),
+            launches: m.launches,
+            noisy: time.spread() > NOISY,
+        }
     }
 }
 

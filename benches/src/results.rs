@@ -3,11 +3,9 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use ssm_testkit::Failure;
 
-use crate::case::{Case, Variant};
-use crate::host::Host;
-use crate::measure::Measurement;
+/// Whatever went wrong with a file.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// The version of the format that this code writes. It reads every version up to it.
 pub const SCHEMA: u32 = 1;
@@ -27,6 +25,55 @@ pub struct Results {
     /// Cases that a device could not run.
     #[serde(default)]
     pub skipped: Vec<Skipped>,
+}
+
+/// Where and under which conditions results were measured.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Host {
+    /// The processor's name.
+    pub cpu: String,
+    /// Logical processors that this process may run on.
+    pub cores: usize,
+    /// Threads of the pool that CPU kernels ran on.
+    pub threads: usize,
+    /// Bytes of main memory.
+    pub memory_bytes: Option<u64>,
+    /// Operating system and kernel.
+    pub os: String,
+    /// GPUs that the driver's own tool lists.
+    pub gpu: Option<String>,
+    /// Their driver's version.
+    pub driver: Option<String>,
+    /// GPU clocks, temperature and power limit at the start.
+    pub gpu_state: Option<String>,
+    /// The commit that was measured.
+    pub commit: Option<String>,
+    /// Whether tracked files differed from it.
+    pub dirty: Option<bool>,
+    /// When the run began, in seconds since 1970, UTC.
+    pub unix_time: u64,
+    /// The same as a date, `YYYY-MM-DDThh:mm:ssZ`.
+    pub date: String,
+    /// The load average of the last minute at the start, in runnable threads; null where the system has none.
+    pub load: Option<f64>,
+    /// Whether that load was more than a quarter of the cores: something else was running.
+    pub busy: bool,
+    /// The global allocator.
+    pub allocator: String,
+    /// The compiler.
+    pub rustc: String,
+    /// Optimisation level, target and extra flags.
+    pub flags: String,
+    /// The clock of the first core in MHz at the start.
+    pub cpu_mhz: Option<f64>,
+    /// The frequency governor or power profile.
+    pub power: Option<String>,
+    /// The first thermal zone in °C at the start.
+    pub cpu_celsius: Option<f64>,
+    /// The seed of the inputs.
+    pub seed: u64,
+    /// Whether the quick table and budget were used.
+    pub quick: bool,
 }
 
 /// One case on one device.
@@ -108,7 +155,7 @@ pub struct Skipped {
 }
 
 fn plain() -> String {
-    Variant::default().to_string()
+    "plain".to_owned()
 }
 
 fn one() -> usize {
@@ -116,35 +163,6 @@ fn one() -> usize {
 }
 
 impl Row {
-    /// A measured case as a row.
-    pub fn new(backend: &str, device: &str, case: &Case, m: &Measurement) -> Self {
-        let (time, reference, bytes) = (m.kernel(), m.reference_time(), case.bytes());
-        Self {
-            backend: backend.to_owned(),
-            device: device.to_owned(),
-            op: Case::OP.to_owned(),
-            direction: case.direction.name().to_owned(),
-            dtype: case.dtype.name().to_owned(),
-            shape: case.shape,
-            variant: case.variant.to_string(),
-            algorithm: m.algorithm.name().to_owned(),
-            median_ns: time.median,
-            p10_ns: time.p10,
-            p90_ns: time.p90,
-            bytes,
-            gb_per_s: bytes as f64 / time.median,
-            reference_gb_per_s: reference.map(|ns| bytes as f64 / ns),
-            fraction: m.fraction(),
-            reference: reference.map(|_| m.reference.clone()),
-            checkpoint: Some(m.checkpoint.name().to_owned()),
-            saved_bytes: Some(m.saved_bytes),
-            workspace_bytes: Some(m.workspace_bytes),
-            samples: m.kernel_ns.len(),
-            launches: m.launches,
-            noisy: time.spread() > NOISY,
-        }
-    }
-
     /// What two files match rows by: everything that was chosen, nothing that was measured.
     pub fn key(&self) -> String {
         let [b, l, d] = self.shape;

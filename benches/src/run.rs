@@ -6,9 +6,8 @@ use rand::{Rng, SeedableRng};
 
 use crate::case::{Case, cases};
 use crate::devices::{Device, Found};
-use crate::host::Host;
 use crate::measure::Budget;
-use crate::results::{Absent, Results, Row, SCHEMA, Skipped};
+use crate::results::{Absent, Host, Results, SCHEMA, Skipped};
 
 /// The float64 oracle of the conformance suite, as a backend: nothing to measure unless it is asked for by name.
 const ORACLE: &str = "reference";
@@ -71,7 +70,7 @@ pub fn run(found: Found, options: &Options) -> Results {
         // Inputs differ from case to case; the blocks of one tensor count up from its seed.
         let outcome = device.measure(&case, budget, seed.wrapping_add((i as u64) << 48));
         match outcome {
-            Ok(m) => results.results.push(Row::new(device.backend(), &device.describe(), &case, &m)),
+            Ok(m) => results.results.push(m.row(device.backend(), &device.describe(), &case)),
             Err(why) => results.skipped.push(Skipped {
                 backend: device.backend().to_owned(),
                 case: case.to_string(),

@@ -10,9 +10,8 @@ use plain::{Plain, PlainHarness};
 use serde_json::Value;
 use ssm_benches::case::{Case, Direction, Variant};
 use ssm_benches::devices::{Device, Found, Lane};
-use ssm_benches::host::Host;
 use ssm_benches::measure::{Budget, Measurement};
-use ssm_benches::results::{Absent, Results, Row, SCHEMA, Skipped};
+use ssm_benches::results::{Absent, Host, Results, Row, SCHEMA, Skipped};
 use ssm_benches::run::{Options, run};
 use ssm_core::DType;
 use ssm_testkit::Failure;
@@ -30,7 +29,7 @@ fn measure(plain: Plain, case: &Case) -> Result<Measurement, Failure> {
 fn results() -> Results {
     let rows = [Direction::Forward, Direction::Backward, Direction::Train].map(|direction| {
         let case = case(direction);
-        Row::new("plain", "one core", &case, &measure(Plain::default(), &case).expect("the plain loop runs"))
+        measure(Plain::default(), &case).expect("the plain loop runs").row("plain", "one core", &case)
     });
     Results {
         schema: SCHEMA,
