@@ -22,5 +22,5 @@ pub use host::HostTensor;
 pub use reference::{HostMut, HostRef, ReferenceBackend, report};
 pub use reference_harness::{ReferenceHarness, host_mut, host_ref};
 pub use subject::{AnyOp, Call, CallError, Erased, Ran, Subject, Tamper};
-pub use suite::{Check, Violation, checks, golden_trials, required, trials};
+pub use suite::{Check, Violation, check_outputs, checks, golden_trials, required, trials};
 pub use values::{Values, draw, rng, seed};
