@@ -66,16 +66,16 @@ impl<T> Scratch<T> {
     pub(crate) fn carve(size: &ScratchSize, arena: &mut Arena) -> Self {
         let ScratchSize { pitch, group, history_rows, stage_bytes } = *size;
         let mut rows = |count: usize| arena.take(count.saturating_mul(pitch));
-        let sums = SumRows { s: rows(group), p: rows(group), lost: rows(group) };
-        let (state, history) = (rows(1), rows(history_rows));
+        let (s, state, history) = (rows(group), rows(1), rows(history_rows));
+        let sums = SumRows { s, p: arena.take(group.saturating_mul(pitch)) };
         let carry = arena.take((group + 1).saturating_mul(pitch));
         Self { pitch, state, sums, carry, history, stage: arena.take(stage_bytes) }
     }
 
     /// The sums of the group's `i`-th chunk.
     fn sums_of(&self, i: usize) -> SumRows<T> {
-        let row = |rows: *mut T| rows.wrapping_add(i * self.pitch);
-        SumRows { s: row(self.sums.s), p: row(self.sums.p), lost: row(self.sums.lost) }
+        let at = i * self.pitch;
+        SumRows { s: self.sums.s.wrapping_add(at), p: self.sums.p.wrapping_add(at) }
     }
 
     /// The carry before the group's `i`-th chunk.
@@ -283,8 +283,7 @@ unsafe fn reset<T: Real>(chain: &Chain, sums: SumRows<T>) {
         // SAFETY: as above.
         unsafe {
             sums.s.add(d).write(T::ZERO);
-            sums.p.add(d).write(T::ONE);
-            sums.lost.add(d).write(T::ZERO);
+            sums.p.add(d).write(1.0);
         }
     }
 }

@@ -4,18 +4,18 @@
 //! Every algorithm folds this one expression from left to right, and never an aggregate into another: same bits,
 //! whichever thread sums a chunk and however many chunks it takes at once.
 //!
-//! The carry is kept in f64, and P with what its roundings lost: a state that lives for thousands of chunks is then rounded
-//! no more often than one that lives for a single chunk, and the error does not grow with the length.
+//! The carry and P are kept in f64: a state that lives for thousands of chunks is then rounded no more often than one that
+//! lives for a single chunk, and the error does not grow with the length. P is also out of reach of f32's subnormals, which
+//! a product of strong gates would pass through at a hundred times the cost of other numbers.
 
 use super::dispatch::Job;
 use super::lanes::{Isa, Real};
 
-/// One padded row each: the scan from zero, the product of the gates, and what the product's roundings lost.
+/// One padded row each: the scan from zero, and the product of the gates.
 #[derive(Debug)]
 pub(crate) struct SumRows<T> {
     pub(crate) s: *mut T,
-    pub(crate) p: *mut T,
-    pub(crate) lost: *mut T,
+    pub(crate) p: *mut f64,
 }
 
 impl<T> Clone for SumRows<T> {
@@ -28,10 +28,9 @@ impl<T> Copy for SumRows<T> {}
 
 /// The same in registers, for some channels.
 #[derive(Clone, Copy)]
-pub(super) struct Sums<V> {
+pub(super) struct Sums<V, P> {
     pub(super) s: V,
-    p: V,
-    lost: V,
+    p: P,
 }
 
 impl<T: Real> SumRows<T> {
@@ -39,38 +38,29 @@ impl<T: Real> SumRows<T> {
     ///
     /// The rows are good for LANES elements from `d` on.
     #[inline(always)]
-    pub(super) unsafe fn load<I: Isa>(&self, d: usize) -> Sums<T::V<I>> {
+    pub(super) unsafe fn load<I: Isa>(&self, d: usize) -> Sums<T::V<I>, I::F64> {
         // SAFETY: the caller's contract.
-        unsafe {
-            Sums {
-                s: T::load_row::<I>(self.s.add(d)),
-                p: T::load_row::<I>(self.p.add(d)),
-                lost: T::load_row::<I>(self.lost.add(d)),
-            }
-        }
+        unsafe { Sums { s: T::load_row::<I>(self.s.add(d)), p: I::load_f64(self.p.add(d)) } }
     }
 
     /// # Safety
     ///
     /// As [`SumRows::load`].
     #[inline(always)]
-    pub(super) unsafe fn store<I: Isa>(&self, d: usize, sums: Sums<T::V<I>>) {
+    pub(super) unsafe fn store<I: Isa>(&self, d: usize, sums: Sums<T::V<I>, I::F64>) {
         // SAFETY: the caller's contract.
         unsafe {
             T::store_row::<I>(self.s.add(d), sums.s);
-            T::store_row::<I>(self.p.add(d), sums.p);
-            T::store_row::<I>(self.lost.add(d), sums.lost);
+            I::store_f64(self.p.add(d), sums.p);
         }
     }
 }
 
-impl<V: Copy> Sums<V> {
+impl<V: Copy, P: Copy> Sums<V, P> {
     /// One gate more, with the scan that comes out of it.
     #[inline(always)]
-    pub(super) fn pass<T: Real<V<I> = V>, I: Isa>(self, gate: V, s: V) -> Self {
-        let p = T::mul::<I>(gate, self.p);
-        let lost = T::fma::<I>(gate, self.lost, T::lost::<I>(gate, self.p, p));
-        Self { s, p, lost }
+    pub(super) fn pass<T: Real<V<I> = V>, I: Isa<F64 = P>>(self, gate: V, s: V) -> Self {
+        Self { s, p: T::grow::<I>(self.p, gate) }
     }
 }
 
@@ -93,7 +83,7 @@ impl<T: Real> Job for Fold<T> {
             // SAFETY: the rows are good for the width.
             unsafe {
                 let (carry, s) = (*self.carry.add(d), (*self.sums.s.add(d)).widen());
-                let p = (*self.sums.p.add(d)).widen() + (*self.sums.lost.add(d)).widen();
+                let p = *self.sums.p.add(d);
                 let out = if carry == 0.0 { s } else { I::fma_f64(p, carry, s) };
                 finite &= T::narrow(out).finite();
                 *self.out.add(d) = out;
