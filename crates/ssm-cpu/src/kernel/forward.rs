@@ -8,7 +8,6 @@ use super::lanes::{Isa, LANES, Real, Storage};
 
 use super::{Blocks, Lines, OUTPUTS, Rows};
 
-const AHEAD: usize = 4;
 type Acc<E> = <E as Element>::Acc;
 
 /// The loop itself, from the h that it finds. With `SUMS` the scan from zero and the product of the gates run beside it,
@@ -48,10 +47,10 @@ impl<E: Storage, O: Storage<Acc = E::Acc>, const SUMS: bool> Blocks for ForwardR
             let mut h = Acc::<E>::load_row::<I>(self.h.add(d));
             let mut sums = SUMS.then(|| self.sums.load::<I>(d));
             for i in step..step + R {
-                I::prefetch(self.x.row(i + AHEAD).wrapping_add(d));
-                I::prefetch(self.a.row(i + AHEAD).wrapping_add(d));
-                I::prefetch(self.b.row(i + AHEAD).wrapping_add(d));
-                I::prefetch(self.c.row(i + AHEAD).wrapping_add(d));
+                self.x.ask_ahead::<I>(i, d);
+                self.a.ask_ahead::<I>(i, d);
+                self.b.ask_ahead::<I>(i, d);
+                self.c.ask_ahead::<I>(i, d);
                 let x = E::load_some::<I>(self.x.row(i).add(d), n);
                 let gate = E::load_some::<I>(self.a.row(i).add(d), n);
                 let u = Acc::<E>::mul::<I>(E::load_some::<I>(self.b.row(i).add(d), n), x);
@@ -101,6 +100,9 @@ impl<E: Storage> Blocks for ForwardSums<E> {
         unsafe {
             let mut sums = self.sums.load::<I>(d);
             for i in step..step + R {
+                self.x.ask_ahead::<I>(i, d);
+                self.a.ask_ahead::<I>(i, d);
+                self.b.ask_ahead::<I>(i, d);
                 let x = E::load_some::<I>(self.x.row(i).add(d), n);
                 let gate = E::load_some::<I>(self.a.row(i).add(d), n);
                 let u = Acc::<E>::mul::<I>(E::load_some::<I>(self.b.row(i).add(d), n), x);
@@ -138,6 +140,9 @@ impl<E: Storage> Blocks for Rebuild<E> {
         unsafe {
             let mut h = Acc::<E>::load_row::<I>(self.h.row(step).add(d));
             for i in step..step + R {
+                self.x.ask_ahead::<I>(i, d);
+                self.a.ask_ahead::<I>(i, d);
+                self.b.ask_ahead::<I>(i, d);
                 let x = E::load_some::<I>(self.x.row(i).add(d), n);
                 let gate = E::load_some::<I>(self.a.row(i).add(d), n);
                 let u = Acc::<E>::mul::<I>(E::load_some::<I>(self.b.row(i).add(d), n), x);
