@@ -40,7 +40,8 @@ fn invariants_name_tests_that_exist() {
     for name in table.lines().filter_map(|line| line.split('|').nth(2)).flat_map(quoted) {
         let last = name.rsplit("::").next().unwrap_or(name);
         let is_trial = trials.iter().any(|trial| trial.contains(&format!("::{name}::")));
-        let known = is_trial || code.contains(&format!("fn {last}(")) || code.contains(&format!("\"{last}\""));
+        let known =
+            is_trial || code.contains(&format!("fn {last}(")) || code.contains(&format!("\"{last}\""));
         // A file, or a type that the compiler holds to its word.
         if !known && !name.ends_with(".rs") && !name.chars().any(char::is_uppercase) {
             missing.insert(name);
@@ -72,4 +73,25 @@ fn the_map_names_files_that_exist() {
         }
     }
     assert!(named > 40, "only {named} names were read");
+}
+
+/// Lines without their indentation.
+fn trimmed(text: &str) -> String {
+    text.lines().map(|line| line.trim().to_owned() + "\n").collect()
+}
+
+#[test]
+fn quotes_are_as_the_code_is() {
+    let mut code = String::new();
+    ["crates", "tests"].iter().for_each(|folder| sources(&root().join(folder), &mut code));
+    let code = trimmed(&code);
+    for name in ["adding-a-backend.md", "adding-an-op.md"] {
+        let text = std::fs::read_to_string(root().join("docs").join(name)).expect("a document");
+        let quotes: Vec<&str> =
+            text.split("```rust\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert!(!quotes.is_empty(), "{name} quotes nothing");
+        for quote in quotes {
+            assert!(code.contains(&trimmed(quote)), "{name}: no longer in the code:\n{quote}");
+        }
+    }
 }

@@ -90,7 +90,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let (csv, svg) = (out.join("numerics.csv"), out.join("numerics.svg"));
     std::fs::write(&csv, table(&rows)?).with_context(|| csv.display().to_string())?;
     plot(&rows, &svg, args.longest).with_context(|| svg.display().to_string())?;
-    println!("{}\n{}", csv.display(), svg.display());
+    println!("{}\n{}\n\n{}", csv.display(), svg.display(), summary(&rows)?);
     Ok(())
 }
 
@@ -156,6 +156,28 @@ fn table(rows: &[Row]) -> Result<String> {
     let mut text = String::from("gates,dtype,algorithm,len,output,relative_error\n");
     for Row { gates, dtype, algorithm, len, output, error } in rows {
         writeln!(text, "{},{dtype},{algorithm},{len},{output},{error:.3e}", gates.name())?;
+    }
+    Ok(text)
+}
+
+/// The table of docs/numerics.md: the shortest length, the longest and one between.
+fn summary(rows: &[Row]) -> Result<String> {
+    let mut text = String::from("| gates | type | algorithm | L |");
+    COLOURS.iter().try_for_each(|(output, _)| write!(text, " {output} |"))?;
+    write!(text, "\n|---|---|---|---|{}", "---|".repeat(COLOURS.len()))?;
+    let powers = || rows.iter().map(|row| row.len.trailing_zeros());
+    let (shortest, longest) = (powers().min().unwrap_or(0), powers().max().unwrap_or(0));
+    let shown = |row: &Row| [shortest, (shortest + longest) / 2, longest].contains(&row.len.trailing_zeros());
+    for group in rows.chunk_by(|one, two| one.len == two.len && one.dtype == two.dtype) {
+        let Some(Row { gates, dtype, algorithm, len, .. }) = group.first().filter(|row| shown(row)) else {
+            continue;
+        };
+        write!(text, "\n| {} | {dtype} | {algorithm} | 2^{} |", gates.name(), len.trailing_zeros())?;
+        for (output, _) in COLOURS {
+            let error =
+                group.iter().find(|row| row.output == output).context("an output was not measured")?.error;
+            write!(text, " {error:.1e} |")?;
+        }
     }
     Ok(text)
 }
