@@ -28,6 +28,8 @@ enum Fault {
     SwappedH,
     /// The carry into the second chunk is lost.
     CarryDropped,
+    /// Carry and gate products are rounded to f32 at every chunk.
+    CarryInF32,
     /// Rows past the last sequence are not written.
     SlackUnwritten,
     /// Packed sequences begin with the state that the one before them ended with.
@@ -113,6 +115,9 @@ impl Faulty {
             Some(Fault::SwappedH) => {
                 (0..out.da.len()).for_each(|i| out.da[i] = out.h[i] * out.g[i]);
             }
+            Some(Fault::CarryInF32) => {
+                out.y = fold_in_f32(&problem, &inputs);
+            }
             Some(Fault::SlackUnwritten) => {
                 slack(&problem).for_each(|row| out.y[row * d..(row + 1) * d].fill(f64::NAN));
             }
@@ -145,6 +150,27 @@ impl Faulty {
         }
         out
     }
+}
+
+/// y of an unpacked forward problem, exact but for the carry from chunk to chunk.
+fn fold_in_f32(problem: &GatedScan, inputs: &Inputs) -> Vec<f64> {
+    let (len, d) = (problem.len(), problem.channels());
+    let mut y = vec![0.0; inputs.x.len()];
+    let at = |v: &Option<Vec<f64>>, i: usize| v.as_ref().map_or(1.0, |v| v[i]);
+    for (row, channel) in (0..problem.batch()).flat_map(|b| (0..d).map(move |c| (b, c))) {
+        let mut carry = inputs.h0.as_ref().map_or(0.0, |h| h[row * d + channel]) as f32;
+        for chunk in (0..len).step_by(64) {
+            let (mut h, mut s, mut p) = (f64::from(carry), 0.0, 1.0);
+            for t in chunk..(chunk + 64).min(len) {
+                let i = (row * len + t) * d + channel;
+                let u = at(&inputs.b, i) * inputs.x[i];
+                (h, s, p) = (inputs.a[i] * h + u, inputs.a[i] * s + u, inputs.a[i] * p);
+                y[i] = at(&inputs.c, i) * h;
+            }
+            carry = p as f32 * carry + s as f32;
+        }
+    }
+    y
 }
 
 fn read(view: &HostRef<'_>) -> Vec<f64> {
@@ -294,6 +320,7 @@ fn every_fault_is_reported() {
         (Fault::SwappedH, "scan::grads_a::f32"),
         (Fault::CarryDropped, "scan::len_65::f32"),
         (Fault::CarryDropped, "law::split_anywhere"),
+        (Fault::CarryInF32, "scan::million_steps::f32::march"),
         (Fault::SlackUnwritten, "scan::packed_slack::f32"),
         (Fault::SlackUnwritten, "scan::packed_none::f32"),
         (Fault::BoundaryCrossed, "scan::packed_off_grid::f32"),
