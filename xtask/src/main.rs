@@ -3,6 +3,7 @@
 mod bench_all;
 mod ci;
 mod compare;
+mod numerics;
 mod table;
 
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ struct Cli {
 enum Command {
     /// Measure every backend that is present beside its memory's bandwidth.
     BenchAll(bench_all::Args),
+    /// Measure the error against float64 by length, type and output: docs/numerics.csv and docs/numerics.svg.
+    Numerics(numerics::Args),
     /// Everything that a change must pass.
     Ci(ci::Args),
 }
@@ -28,6 +31,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::BenchAll(args) => bench_all::run(&args),
+        Command::Numerics(args) => numerics::run(&args),
         Command::Ci(args) => ci::run(&args),
     }
 }

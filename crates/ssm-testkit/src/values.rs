@@ -11,11 +11,13 @@ use crate::oracle::Inputs;
 /// What the inputs look like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Values {
-    /// Gates in (0, 1], each channel with a memory of its own, from one step to hundreds.
+    /// Gates in (0, 1], each channel with a memory of its own, from one step to thousands.
     #[default]
     Usual,
     /// Gates within 3e-4 of 1: a memory of thousands of steps.
     LongMemory,
+    /// Gates within 3e-6 of 1: a memory of hundreds of thousands.
+    LongestMemory,
     /// Half of the gates 0.
     ZeroGates,
     /// Every gate 0.
@@ -79,7 +81,7 @@ pub fn draw(values: Values, problem: &GatedScan, d_final_state: bool, rng: &mut 
         dy: signal(n),
         d_final_state: d_final_state.then(|| signal(states)),
     };
-    let forget: Vec<f64> = (0..d).map(|_| 10f64.powf(rng.random_range(-2.0..0.0))).collect();
+    let forget: Vec<f64> = (0..d).map(|_| 10f64.powf(rng.random_range(-3.5..0.0))).collect();
     inputs.a = (0..n).map(|i| 1.0 - forget[i % d] * rng.random_range(0.0..1.0)).collect();
     shape(values, problem, &mut inputs, signed, rng);
     let mut inputs = inputs.rounded(problem);
@@ -99,7 +101,8 @@ fn shape(values: Values, problem: &GatedScan, inputs: &mut Inputs, signed: bool,
     let len = problem.len();
     match values {
         Values::Usual | Values::Contaminated => {}
-        Values::LongMemory => inputs.a.iter_mut().for_each(|a| *a = 1.0 - 3e-4 * (1.0 - *a)),
+        Values::LongMemory => inputs.a.iter_mut().for_each(|a| *a = 1.0 - 3e-4 * rng.random::<f64>()),
+        Values::LongestMemory => inputs.a.iter_mut().for_each(|a| *a = 1.0 - 3e-6 * rng.random::<f64>()),
         Values::ZeroGates => inputs.a.iter_mut().filter(|_| rng.random()).for_each(|a| *a = 0.0),
         Values::AllZeroGates => inputs.a.fill(0.0),
         Values::OneGates => inputs.a.fill(1.0),

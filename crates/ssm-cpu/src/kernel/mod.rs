@@ -15,7 +15,7 @@ pub(crate) mod stream;
 
 pub(crate) use backward::{BackwardRows, BackwardSums};
 pub(crate) use dispatch::Level;
-pub(crate) use fold::{Fold, patch};
+pub(crate) use fold::{Fold, SumRows, patch};
 pub(crate) use forward::{ForwardRows, ForwardSums, Rebuild};
 use lanes::Isa;
 pub(crate) use lanes::{LANES, MAX_TILE, Real, Storage};
@@ -46,12 +46,23 @@ impl<T> Rows<T> {
         self.first.wrapping_offset(step as isize * self.stride)
     }
 
+    /// Asks for the line that holds channel `d` a few steps on. The hardware follows a row, but a page ends with many rows,
+    /// and rows that go down in memory are not foreseen at all. Past the last row this asks for what comes after it, or for
+    /// nothing that is there; neither does harm.
+    #[inline(always)]
+    fn ask_ahead<I: Isa>(&self, step: usize, d: usize) {
+        I::prefetch(self.row(step + AHEAD).wrapping_add(d));
+    }
+
     /// Whether there are any.
     #[inline(always)]
     pub(crate) fn wanted(&self) -> bool {
         !self.first.is_null()
     }
 }
+
+/// Steps between what is asked for and what is worked on.
+const AHEAD: usize = 4;
 
 /// The most outputs that one kernel has.
 pub(crate) const OUTPUTS: usize = 4;
