@@ -108,7 +108,7 @@ fn a_run_measures_what_it_can_and_says_what_it_cannot() {
     let options = Options { quick: true, backends: vec![], filter: Some("64x37x300".to_owned()) };
     let results = run(found, &options);
     let keys: Vec<String> = results.results.iter().map(Row::key).collect();
-    let want = ["forward", "backward"].map(|d| format!("plain/gated_scan/{d}/f32/64x37x300/plain"));
+    let want = ["forward", "backward", "train"].map(|d| format!("plain/gated_scan/{d}/f32/64x37x300/plain"));
     assert_eq!(keys, want);
     assert_eq!(results.absent[0].why, "no driver");
     assert_eq!(results.skipped.len(), 4, "f16 and bf16, there and back: {:?}", results.skipped);

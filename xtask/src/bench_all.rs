@@ -86,9 +86,9 @@ fn measure(args: &Args, out: &Path) -> Result<()> {
 
 /// Runs the peers' script in its own environment and takes over its rows.
 fn peers(args: &Args) -> Result<Vec<ssm_benches::results::Row>> {
-    let (script, rows) = (root().join("benches/peers/run.sh"), root().join("target/peers/peers.json"));
-    let mut command = Command::new(&script);
-    command.arg("--out").arg(&rows);
+    let (script, rows) = (root().join("benches/peers/peers.py"), root().join("target/peers/peers.json"));
+    let mut command = Command::new(if cfg!(windows) { "python" } else { "python3" });
+    command.arg(&script).arg("--out").arg(&rows);
     if args.quick {
         command.arg("--quick");
     }
