@@ -18,3 +18,8 @@ pub fn each_backend(visitor: &mut impl Visitor) {
     visitor.visit("cpu", cpu::open());
     visitor.visit("reference", reference::open());
 }
+
+/// The README's examples, run as they stand.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -17,7 +17,7 @@ use ssm_core::{Algorithm, DType, GatedScan, Grads};
 use ssm_cpu::CpuBackend;
 use ssm_testkit::oracle::{Inputs, run as oracle};
 use ssm_testkit::tolerance::contract;
-use ssm_testkit::{Erased, HostHarness, Subject};
+use ssm_testkit::{Erased, HostHarness, HostTensor, Subject};
 
 use crate::root;
 
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let (csv, svg) = (out.join("numerics.csv"), out.join("numerics.svg"));
     std::fs::write(&csv, table(&rows)?).with_context(|| csv.display().to_string())?;
     plot(&rows, &svg, args.longest).with_context(|| svg.display().to_string())?;
-    println!("{}\n{}", csv.display(), svg.display());
+    println!("{}\n{}\n\n{}", csv.display(), svg.display(), summary(&rows)?);
     Ok(())
 }
 
@@ -129,7 +129,7 @@ fn measure(
         let reference = oracle(&problem, &inputs);
         for (operand, tensor) in &ran.outputs {
             let expected = reference.get(*operand).context("an output that the oracle does not know")?;
-            let error = relative(&tensor.to_f64(), expected);
+            let error = relative(tensor, expected);
             match rows.iter_mut().find(|row| row.output == operand.name()) {
                 Some(row) => row.error = row.error.max(error),
                 None => rows.push(Row { gates, dtype, algorithm, len, output: operand.name(), error }),
@@ -139,11 +139,15 @@ fn measure(
     Ok(rows)
 }
 
-fn relative(got: &[f64], expected: &[f64]) -> f64 {
+/// Over the elements that the type can hold: past 65504 an f16 is an infinity, rightly.
+fn relative(got: &HostTensor, expected: &[f64]) -> f64 {
     let (mut error, mut size) = (0.0, 0.0);
-    for (got, expected) in got.iter().zip(expected) {
-        error += (got - expected) * (got - expected);
-        size += expected * expected;
+    let stored = HostTensor::from_f64(got.dtype(), expected).to_f64();
+    for ((got, expected), stored) in got.to_f64().into_iter().zip(expected).zip(stored) {
+        if stored.is_finite() {
+            error += (got - expected) * (got - expected);
+            size += expected * expected;
+        }
     }
     (error / size).sqrt()
 }
@@ -152,6 +156,28 @@ fn table(rows: &[Row]) -> Result<String> {
     let mut text = String::from("gates,dtype,algorithm,len,output,relative_error\n");
     for Row { gates, dtype, algorithm, len, output, error } in rows {
         writeln!(text, "{},{dtype},{algorithm},{len},{output},{error:.3e}", gates.name())?;
+    }
+    Ok(text)
+}
+
+/// The table of docs/numerics.md: the shortest length, the longest and one between.
+fn summary(rows: &[Row]) -> Result<String> {
+    let mut text = String::from("| gates | type | algorithm | L |");
+    COLOURS.iter().try_for_each(|(output, _)| write!(text, " {output} |"))?;
+    write!(text, "\n|---|---|---|---|{}", "---|".repeat(COLOURS.len()))?;
+    let powers = || rows.iter().map(|row| row.len.trailing_zeros());
+    let (shortest, longest) = (powers().min().unwrap_or(0), powers().max().unwrap_or(0));
+    let shown = |row: &Row| [shortest, (shortest + longest) / 2, longest].contains(&row.len.trailing_zeros());
+    for group in rows.chunk_by(|one, two| one.len == two.len && one.dtype == two.dtype) {
+        let Some(Row { gates, dtype, algorithm, len, .. }) = group.first().filter(|row| shown(row)) else {
+            continue;
+        };
+        write!(text, "\n| {} | {dtype} | {algorithm} | 2^{} |", gates.name(), len.trailing_zeros())?;
+        for (output, _) in COLOURS {
+            let error =
+                group.iter().find(|row| row.output == output).context("an output was not measured")?.error;
+            write!(text, " {error:.1e} |")?;
+        }
     }
     Ok(text)
 }
@@ -198,7 +224,7 @@ fn plot(rows: &[Row], path: &Path, longest: u32) -> Result<()> {
         lines(&mut chart, rows, gates)?;
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
+            .position(SeriesLabelPosition::MiddleLeft)
             .background_style(WHITE.mix(0.85))
             .draw()?;
     }

@@ -115,6 +115,8 @@ impl<E: Storage, O: Storage<Acc = E::Acc>> Backward<'_, E, O> {
                         a: self.a.up(chain, steps.start),
                         b: self.b.up(chain, steps.start),
                         h: Rows { first: row(0), stride: scratch.pitch as isize },
+                        c: self.c.up(chain, steps.start),
+                        dy: self.dy.up(chain, steps.start),
                     };
                     self.level.run(&job);
                 }

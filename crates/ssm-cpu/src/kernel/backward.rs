@@ -54,8 +54,6 @@ impl<E: Storage, O: Storage<Acc = E::Acc>, const SUMS: bool> Blocks for Backward
             let mut q = Acc::<E>::load_row::<I>(self.q.add(d));
             let mut sums = SUMS.then(|| self.sums.load::<I>(d));
             for i in step..step + R {
-                self.dy.ask_ahead::<I>(i, d);
-                self.c.ask_ahead::<I>(i, d);
                 let gate = E::load_some::<I>(self.a.row(i).add(d), n);
                 let dy = O::load_some::<I>(self.dy.row(i).add(d), n);
                 let out = E::load_some::<I>(self.c.row(i).add(d), n);

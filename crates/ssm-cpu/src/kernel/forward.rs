@@ -113,17 +113,22 @@ impl<E: Storage> Blocks for ForwardSums<E> {
     }
 }
 
-/// Every h of a chunk again, from the one before it: row i + 1 from row i, padded rows.
-pub(crate) struct Rebuild<E: Storage> {
+/// Every h of a chunk again, from the one before it: row i + 1 from row i, padded rows. Of all that backward reads this
+/// comes first, so it also asks for the operands that only the rest of backward needs: what follows then finds everything
+/// in the cache and leaves the memory to its outputs.
+pub(crate) struct Rebuild<E: Storage, O> {
     pub(crate) steps: usize,
     pub(crate) width: usize,
     pub(crate) x: Rows<E>,
     pub(crate) a: Rows<E>,
     pub(crate) b: Rows<E>,
     pub(crate) h: Rows<E::Acc>,
+    /// Upwards in time, as the others.
+    pub(crate) c: Rows<E>,
+    pub(crate) dy: Rows<O>,
 }
 
-impl<E: Storage> Job for Rebuild<E> {
+impl<E: Storage, O> Job for Rebuild<E, O> {
     type Out = ();
 
     #[inline(always)]
@@ -133,7 +138,7 @@ impl<E: Storage> Job for Rebuild<E> {
     }
 }
 
-impl<E: Storage> Blocks for Rebuild<E> {
+impl<E: Storage, O> Blocks for Rebuild<E, O> {
     #[inline(always)]
     unsafe fn block<I: Isa, const R: usize>(&self, step: usize, d: usize, n: usize) {
         // SAFETY: d + n ≤ width, for which the rows are good; state rows are padded to LANES.
@@ -143,6 +148,8 @@ impl<E: Storage> Blocks for Rebuild<E> {
                 self.x.ask_ahead::<I>(i, d);
                 self.a.ask_ahead::<I>(i, d);
                 self.b.ask_ahead::<I>(i, d);
+                self.c.ask_ahead::<I>(i, d);
+                self.dy.ask_ahead::<I>(i, d);
                 let x = E::load_some::<I>(self.x.row(i).add(d), n);
                 let gate = E::load_some::<I>(self.a.row(i).add(d), n);
                 let u = Acc::<E>::mul::<I>(E::load_some::<I>(self.b.row(i).add(d), n), x);

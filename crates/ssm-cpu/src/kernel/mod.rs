@@ -51,7 +51,10 @@ impl<T> Rows<T> {
     /// nothing that is there; neither does harm.
     #[inline(always)]
     fn ask_ahead<I: Isa>(&self, step: usize, d: usize) {
-        I::prefetch(self.row(step + AHEAD).wrapping_add(d));
+        // One line is several blocks of a narrow type.
+        if (d * size_of::<T>()).is_multiple_of(64) {
+            I::prefetch(self.row(step + AHEAD).wrapping_add(d));
+        }
     }
 
     /// Whether there are any.
