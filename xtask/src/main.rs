@@ -1,0 +1,32 @@
+//! The project's own tasks, one module a command.
+
+mod ptx;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own tasks.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compile kernels/cuda to kernels/ptx.
+    Ptx(ptx::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Ptx(args) => ptx::run(&args),
+    }
+}
+
+/// The repository root.
+fn root() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
