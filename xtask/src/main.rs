@@ -1,5 +1,6 @@
 //! The project's own tasks, one module a command.
 
+mod cust;
 mod ptx;
 
 use std::path::PathBuf;
@@ -16,12 +17,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run the tests of ssm-cuda's feature `cust`, against a stub libcuda.
+    Cust,
     /// Compile kernels/cuda to kernels/ptx.
     Ptx(ptx::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Cust => cust::run(),
         Command::Ptx(args) => ptx::run(&args),
     }
 }
