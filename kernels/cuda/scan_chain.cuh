@@ -1,0 +1,150 @@
+// The carry across blocks, for the Chunked kernels: every block of a column follows the column's chunks for itself.
+//
+// A block that holds a chunk publishes its aggregate (P, S), which depends on the block's inputs alone, before it waits
+// for anything. To find the carry into its chunk it applies all aggregates since the last chunk it held, in order. So
+// there is no chain of blocks handing a carry on: one store and one load lie between the slowest aggregate and everyone
+// who needs it. The first chunk of a sequence knows its entry, so it publishes its end as a restart.
+//
+// No deadlock: chunks are drawn by ticket, so all chunks before one that is drawn are drawn too, by blocks that run;
+// and of the drawn chunks that are not published, the one with the lowest ticket waits for nothing. A publication is
+// one aligned 64-bit store which carries its own flag (all bits set means not yet), so nothing has to be fenced.
+#pragma once
+
+#include "scan_copy.cuh"
+#include "scan_grid.cuh"
+
+typedef scan_u64 Published;  // P in the upper half, S in the lower
+const scan_u32 RESTART = 0xfffffffeu;  // in place of P: the carry after this chunk is S
+
+// Neither RESTART nor "not yet" can come out of arithmetic, but both could come in as a NaN's bits.
+SCAN_DEVICE Published publication(scan_u32 p, float s) {
+    scan_u32 sb = s == s ? __float_as_uint(s) : 0x7fc00000u;
+    return ((Published)p << 32) | sb;
+}
+SCAN_DEVICE Published publication(float p, float s) {
+    return publication(p == p ? __float_as_uint(p) : 0x7fc00000u, s);
+}
+SCAN_DEVICE float follow(Published a, float carry) {
+    scan_u32 p = (scan_u32)(a >> 32);
+    float s = __uint_as_float((scan_u32)a);
+    return p == RESTART ? s : fold(__uint_as_float(p), carry, s);
+}
+
+#ifndef SCAN_HOST
+SCAN_DEVICE void publish(Published* at, Published v) {
+    asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(at), "l"(v) : "memory");
+}
+SCAN_DEVICE Published peek(const Published* at) {
+    Published v;
+    asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(v) : "l"(at) : "memory");
+    return v;
+}
+SCAN_DEVICE void poll_pause() {}
+#endif
+
+// One chunk of the walk along a column.
+struct Chunk {
+    Sequence sequence;
+    scan_i64 begin;  // scan time
+    int len;         // 0 past the end of a packed sequence's share of the walk, and for an empty sequence
+    bool exists;     // an empty sequence has one chunk, of no steps
+    bool first, last;  // in scan time
+};
+
+// Where the walk's step k lies. Packed sequences share one walk, sequence i beginning at step cu[i] / CHUNK + i.
+template <typename Params>
+SCAN_DEVICE Chunk chunk_at(const Params& p, scan_i64 row, scan_i64 k, int chunk, int save) {
+    Chunk c;
+    scan_i64 index = row, first = 0;
+    if (p.flags & SCAN_PACKED) {
+        scan_i64 low = 0, high = (scan_i64)p.sequences - 1;
+        while (low < high) {
+            scan_i64 middle = (low + high + 1) / 2;
+            if (packed_offset(p, middle) / chunk + middle <= k) {
+                low = middle;
+            } else {
+                high = middle - 1;
+            }
+        }
+        index = low;
+        first = packed_offset(p, index) / chunk + index;
+    }
+    c.sequence = sequence_at(p, index, save);
+    c.begin = (k - first) * chunk;
+    scan_i64 left = c.sequence.len - c.begin;
+    c.len = left < 0 ? 0 : left < chunk ? (int)left : chunk;
+    c.first = c.begin == 0;
+    c.exists = c.len > 0 || c.first;
+    c.last = c.exists && left <= chunk;
+    return c;
+}
+
+template <typename Params>
+SCAN_DEVICE scan_i64 walk_steps(const Params& p, int chunk) {
+    scan_i64 len = (scan_i64)p.len;
+    if (p.flags & SCAN_PACKED) return len / chunk + (scan_i64)p.sequences;
+    return len ? (len + chunk - 1) / chunk : 1;
+}
+
+// A block's share of a column: draws chunks, publishes, follows.
+template <int LANES, int FOLD>
+struct Chain {
+    scan_u32* ticket;      // of the column; absent with one worker
+    Published* column;     // aggregates of the column by step
+    Published* staged;     // shared, FOLD * LANES
+    scan_i64 followed;     // steps that warp 0's carry has passed
+    int warp, warps, lane;
+
+    template <typename Params>
+    SCAN_DEVICE void start(const Params& p, scan_i64 at, scan_i64 columns, scan_i64 steps, char* shared) {
+        ticket = p.workers > 1 ? reinterpret_cast<scan_u32*>(p.work) + at : nullptr;
+        column = reinterpret_cast<Published*>(p.work + (columns * 4 + 255) / 256 * 256) + at * steps * LANES;
+        staged = reinterpret_cast<Published*>(shared);
+        followed = 0;
+        warp = threadIdx.x / 32;
+        warps = blockDim.x / 32;
+        lane = threadIdx.x % 32;
+    }
+    // The next step of the walk; `alone` is which one that is for a block without company. The host filled the tickets
+    // with ones, so that the first is 0.
+    SCAN_DEVICE scan_i64 draw(scan_i64 alone) {
+        return ticket ? (scan_i64)(scan_u32)(atomicAdd(ticket, 1u) + 1u) : alone;
+    }
+
+    // The carry after steps followed..k, from the carry before them. All threads call it; warp 0's carry counts.
+    template <int V>
+    SCAN_DEVICE void follow_to(scan_i64 k, float (&carry)[V]) {
+        while (ticket && followed < k) {
+            const int many = k - followed < FOLD ? (int)(k - followed) : FOLD;
+            const int MOST = 4;  // loads of a lane under way at once
+            const int words = many * LANES;
+            for (int at = threadIdx.x; at < words; at += MOST * blockDim.x) {
+                Published got[MOST];
+#pragma unroll
+                for (int i = 0; i < MOST; i++) {
+                    int word = at + i * blockDim.x;
+                    got[i] = word < words ? peek(column + followed * LANES + word) : 0;
+                }
+#pragma unroll
+                for (int i = 0; i < MOST; i++) {
+                    int word = at + i * blockDim.x;
+                    while (got[i] == ~0ull) {
+                        poll_pause();
+                        got[i] = peek(column + followed * LANES + word);
+                    }
+                    if (word < words) staged[word] = got[i];
+                }
+            }
+            __syncthreads();
+            if (warp == 0) {
+#pragma unroll 8
+                for (int e = 0; e < many; e++) {
+#pragma unroll
+                    for (int i = 0; i < V; i++) carry[i] = follow(staged[e * LANES + lane * V + i], carry[i]);
+                }
+            }
+            followed += many;
+            if (followed < k) __syncthreads();
+        }
+    }
+};
