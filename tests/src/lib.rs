@@ -1,5 +1,6 @@
 //! The table of backends under test: one file a backend, one line here.
 
+mod cuda;
 mod reference;
 
 use std::sync::Arc;
@@ -14,5 +15,6 @@ pub trait Visitor {
 
 /// Visits every backend.
 pub fn each_backend(visitor: &mut impl Visitor) {
+    visitor.visit("cuda", cuda::open());
     visitor.visit("reference", reference::open());
 }
