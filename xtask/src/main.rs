@@ -1,6 +1,7 @@
 //! The project's own tasks, one module a command.
 
 mod cust;
+mod emulate;
 mod ptx;
 
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ struct Cli {
 enum Command {
     /// Run the tests of ssm-cuda's feature `cust`, against a stub libcuda.
     Cust,
+    /// Run the CUDA tests on this host, through emulated kernels behind an emulated driver.
+    Emulate(emulate::Args),
     /// Compile kernels/cuda to kernels/ptx.
     Ptx(ptx::Args),
 }
@@ -26,6 +29,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Cust => cust::run(),
+        Command::Emulate(args) => emulate::run(&args),
         Command::Ptx(args) => ptx::run(&args),
     }
 }

@@ -29,18 +29,25 @@ struct Block {
 };
 struct Fiber {
     ucontext_t context;
-    std::vector<char> stack;
+    std::unique_ptr<char[]> stack;  // from the pool, not cleared: launches of many blocks would do little else
     std::vector<std::vector<Copy>> groups;
     std::vector<Copy> open;
     Index thread, block;
-    Block* home;
+    std::shared_ptr<Block> home;  // a block's shared memory goes with its last fiber
     bool done = false;
 };
 const size_t STACK = 64 << 10;
+std::vector<std::unique_ptr<char[]>> pool;
 ucontext_t scheduler;
 Fiber* current;
 std::function<void()> kernel;
 
+std::unique_ptr<char[]> take_stack() {
+    if (pool.empty()) return std::unique_ptr<char[]>(new char[STACK]);
+    auto stack = std::move(pool.back());
+    pool.pop_back();
+    return stack;
+}
 void enter() {
     kernel();
     current->done = true;
@@ -82,29 +89,27 @@ void run(unsigned grid, unsigned size, size_t shared_bytes, const std::function<
     blocks = {grid};
     // Few blocks at a time, as on a device; the rest start as these end, in order.
     const unsigned RESIDENT = 3;
-    std::vector<std::unique_ptr<Block>> homes;
     std::vector<std::unique_ptr<Fiber>> live;
     unsigned next = 0;
     while (next < grid || !live.empty()) {
         while (next < grid && live.size() + size <= (size_t)RESIDENT * size) {
-            auto home = std::make_unique<Block>();
+            auto home = std::make_shared<Block>();
             home->shared.assign(shared_bytes + 128, (char)0xff);
             home->base = home->shared.data() + (128 - (uintptr_t)home->shared.data() % 128) % 128;
             home->warps.resize((size + 31) / 32);
             for (unsigned i = 0; i < size; i++) {
                 auto f = std::make_unique<Fiber>();
-                f->stack.resize(STACK);
+                f->stack = take_stack();
                 f->thread = {i};
                 f->block = {next};
-                f->home = home.get();
+                f->home = home;
                 getcontext(&f->context);
-                f->context.uc_stack.ss_sp = f->stack.data();
+                f->context.uc_stack.ss_sp = f->stack.get();
                 f->context.uc_stack.ss_size = STACK;
                 f->context.uc_link = nullptr;
                 makecontext(&f->context, enter, 0);
                 live.push_back(std::move(f));
             }
-            homes.push_back(std::move(home));
             next++;
         }
         for (auto& f : live) {
@@ -113,7 +118,10 @@ void run(unsigned grid, unsigned size, size_t shared_bytes, const std::function<
             block = f->block;
             swapcontext(&scheduler, &f->context);
         }
-        std::erase_if(live, [](const auto& f) { return f->done; });
+        std::erase_if(live, [](const auto& f) {
+            if (f->done) pool.push_back(std::move(f->stack));
+            return f->done;
+        });
     }
 }
 }  // namespace emulated
