@@ -1,5 +1,6 @@
 //! The table of backends under test: one file a backend, one line here.
 
+mod cpu;
 mod cuda;
 mod reference;
 
@@ -15,6 +16,7 @@ pub trait Visitor {
 
 /// Visits every backend.
 pub fn each_backend(visitor: &mut impl Visitor) {
+    visitor.visit("cpu", cpu::open());
     visitor.visit("cuda", cuda::open());
     visitor.visit("reference", reference::open());
 }

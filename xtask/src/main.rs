@@ -1,8 +1,13 @@
 //! The project's own tasks, one module a command.
 
+mod bench_all;
+mod bundle;
+mod ci;
+mod compare;
 mod cust;
 mod emulate;
 mod ptx;
+mod table;
 
 use std::path::PathBuf;
 
@@ -18,19 +23,28 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Build the tests and benchmarks for a machine without Rust, in target/bundle.
+    Bundle,
     /// Run the tests of ssm-cuda's feature `cust`, against a stub libcuda.
     Cust,
     /// Run the CUDA tests on this host, through emulated kernels behind an emulated driver.
     Emulate(emulate::Args),
     /// Compile kernels/cuda to kernels/ptx.
     Ptx(ptx::Args),
+    /// Measure every backend that is present beside its memory's bandwidth.
+    BenchAll(bench_all::Args),
+    /// Everything that a change must pass.
+    Ci(ci::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Bundle => bundle::run(),
         Command::Cust => cust::run(),
         Command::Emulate(args) => emulate::run(&args),
         Command::Ptx(args) => ptx::run(&args),
+        Command::BenchAll(args) => bench_all::run(&args),
+        Command::Ci(args) => ci::run(&args),
     }
 }
 
