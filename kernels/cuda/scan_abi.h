@@ -8,6 +8,7 @@
 //   chunk      CHUNK steps = CHUNK / SUB sub-chunks; the unit that Chunked publishes; report it as chunk_len, since
 //              it is the window over which a gate product must stay in range
 //   saved      one f32 state row (D) every SAVE steps of every sequence, the state before the step
+//              (backward has its own, CHUNKB)
 //   column     the channels that one warp's lanes cover: LANES = 32 * V, the last column may be partial
 //
 // Entry names: scan_{op}_{algorithm}_{type}[_any], 31 a module:
@@ -24,7 +25,7 @@
 //
 // Chunked: a block holds one chunk of one column at a time, one sub-chunk a warp.
 //   rows = packed ? 1 : sequences        columns = rows * ceil(channels / LANES)
-//   grid  (columns * workers, 1, 1)      block (32 * CHUNK / SUB, 1, 1)
+//   grid  (columns * workers, 1, 1)      block (32 * CHUNK / SUB, 1, 1), CHUNKB and VCB for CHUNK and V in backward
 //   dynamic shared memory: see scan_chunked_smem below.
 //   workers = 1: each block walks its column alone, no workspace (work = 0).
 //   workers > 1: workspace of scan_chunked_work bytes, 16-byte aligned, and before every launch, on the same stream,

@@ -2,8 +2,8 @@
 // dx = b·g, db = x·g, dc = dy·h, da = h[t-1]·g, one warp marching along one sequence.
 //
 // Tile: SAVE rows × 32 * V channels, which have to lie in the ring at once: h is rebuilt forward through them from the
-// saved state, then q runs back, freeing the ring stage by stage for the rows before. The states before each step
-// lie beside the ring, each lane's own.
+// saved state, then q runs back, freeing the ring stage by stage for the rows before. The state before each step lies
+// beside the ring, each lane's own.
 // Traffic: x, a, b, c, dy read once, dx, da, db, dc written once, one f32 row every SAVE steps. Bound by memory.
 #pragma once
 
@@ -24,70 +24,154 @@ template <typename T, typename In, int V, int ROWS>
 SCAN_DEVICE void backward_copy(const ScanBackward& p, const BackwardNeeds& need, const Sequence& s, const Lanes& l,
                                scan_i64 t, int rows, char* to, int lane) {
     const int LANES = 32 * V, SEGMENT = LANES * sizeof(T), TENSOR = ROWS * SEGMENT;
-    scan_i64 stride = s.step * (scan_i64)p.channels;
-    scan_i64 offset = s.row(t) * (scan_i64)p.channels + l.channel;
-    const scan_u64 from[4] = {need.x ? p.x : 0, p.a, need.b ? p.b : 0, need.c ? p.c : 0};
-#pragma unroll
-    for (int q = 0; q < 4; q++) {
-        if (from[q]) {
-            copy_rows<SEGMENT, ROWS>(to + q * TENSOR, reinterpret_cast<const char*>(from[q] + offset * (int)sizeof(T)),
-                                     stride * (int)sizeof(T), rows, l.valid * (int)sizeof(T), lane, p.access);
+    const scan_i64 stride = s.step * (scan_i64)p.channels, offset = s.row(t) * (scan_i64)p.channels + l.channel;
+    const int size = DyRows<In, V, ROWS>::size(p.out_type);
+    const bool alike = size == sizeof(T) && p.access == p.out_access;
+    const scan_u64 from[5] = {need.x ? p.x : 0, p.a, need.b ? p.b : 0, need.c ? p.c : 0, alike ? p.dy : 0};
+    copy_tensors<5, SEGMENT, ROWS>(to, TENSOR, from, offset * (int)sizeof(T), stride * (int)sizeof(T), rows,
+                                   l.valid * (int)sizeof(T), lane, p.access);
+    if (!alike) {
+        const scan_u64 dy[1] = {p.dy};
+        if (size == 4) {
+            copy_tensors<1, LANES * 4, ROWS>(to + DY * TENSOR, 0, dy, offset * 4, stride * 4, rows, l.valid * 4, lane,
+                                             p.out_access);
+        } else {
+            copy_tensors<1, LANES * 2, ROWS>(to + DY * TENSOR, 0, dy, offset * 2, stride * 2, rows, l.valid * 2, lane,
+                                             p.out_access);
         }
-    }
-    const int size = DyLoad<In, V>::size(p.out_type);
-    const char* dy = reinterpret_cast<const char*>(p.dy + offset * size);
-    if (size == 4) {
-        copy_rows<LANES * 4, ROWS>(to + 4 * TENSOR, dy, stride * 4, rows, l.valid * 4, lane, p.out_access);
-    } else {
-        copy_rows<LANES * 2, ROWS>(to + 4 * TENSOR, dy, stride * 2, rows, l.valid * 2, lane, p.out_access);
     }
 }
 
-// The gradients of one step: q comes in as q[t] and leaves as q[t-1]; (sub_p, sub_s) go along.
+// What the gradients of ROWS steps take, in registers. Steps past the end pass q on as it is.
 template <typename T, typename In, int V, int ROWS>
-struct BackwardRow {
-    const ScanBackward& p;
-    const BackwardNeeds& need;
-    int lane, mine;
-    bool vector;
+struct GradientSteps {
+    Rows<T, V, ROWS> x, a, b, c;
+    DyRows<In, V, ROWS> dy;
 
-    SCAN_DEVICE void step(const char* stage, int row, const float (&before)[V], float (&q)[V], scan_i64 element) const {
-        const int SEGMENT = 32 * V * sizeof(T), TENSOR = ROWS * SEGMENT;
-        const char* at = stage + row * SEGMENT + lane * V * sizeof(T);
-        float x[V], a[V], b[V], c[V], dy[V], dx[V], da[V], db[V], dc[V];
-        load_shared<T, V>(at + A * TENSOR, a);
-        DyLoad<In, V>::get(p.out_type, stage + 4 * TENSOR + row * 32 * V * DyLoad<In, V>::size(p.out_type), lane, dy);
-        if (need.x) load_shared<T, V>(at + X * TENSOR, x);
-        if (need.b) load_shared<T, V>(at + B * TENSOR, b);
-        if (need.c) load_shared<T, V>(at + C * TENSOR, c);
-#pragma unroll
-        for (int i = 0; i < V; i++) {
-            float g = need.c ? fmaf(c[i], dy[i], q[i]) : dy[i] + q[i];
-            float h = fmaf(a[i], before[i], need.b ? b[i] * x[i] : x[i]);
-            dx[i] = need.b ? b[i] * g : g;
-            db[i] = x[i] * g;
-            dc[i] = dy[i] * h;
-            da[i] = before[i] * g;
-            q[i] = a[i] * g;
+    SCAN_DEVICE void load(const char* stage, int tensor, int lane, const BackwardNeeds& need, scan_u32 dy_type,
+                          int rows, bool complete) {
+        a.load(stage + A * tensor, lane);
+        dy.load(stage + DY * tensor, lane, dy_type);
+        if (need.x) {
+            x.load(stage + X * tensor, lane);
+        } else {
+            x.fill(0, zero<T>());
         }
-        if (p.dx) store_lane<T, V>(p.dx, element, dx, mine, vector);
-        if (p.da) store_lane<T, V>(p.da, element, da, mine, vector);
-        if (p.db) store_lane<T, V>(p.db, element, db, mine, vector);
-        if (p.dc) store_lane<T, V>(p.dc, element, dc, mine, vector);
+        if (need.b) {
+            b.load(stage + B * tensor, lane);
+        } else {
+            b.fill(0, one<T>());
+        }
+        if (need.c) {
+            c.load(stage + C * tensor, lane);
+        } else {
+            c.fill(0, one<T>());
+        }
+        if (!complete) {
+            a.fill(rows, one<T>());
+            x.fill(rows, zero<T>());
+            b.fill(rows, one<T>());
+            c.fill(rows, zero<T>());
+            dy.clear(rows);
+        }
     }
-
-    // The aggregate of the same steps: gate product and q from 0.
-    SCAN_DEVICE void aggregate(const char* stage, int row, float (&sub_p)[V], float (&sub_s)[V]) const {
-        const int SEGMENT = 32 * V * sizeof(T), TENSOR = ROWS * SEGMENT;
-        const char* at = stage + row * SEGMENT + lane * V * sizeof(T);
-        float a[V], c[V], dy[V];
-        load_shared<T, V>(at + A * TENSOR, a);
-        DyLoad<In, V>::get(p.out_type, stage + 4 * TENSOR + row * 32 * V * DyLoad<In, V>::size(p.out_type), lane, dy);
-        if (need.c) load_shared<T, V>(at + C * TENSOR, c);
+    // Folds q over the steps, the last first.
+    SCAN_DEVICE void aggregate(float (&p)[V], float (&s)[V]) const {
 #pragma unroll
-        for (int i = 0; i < V; i++) {
-            sub_s[i] = a[i] * (need.c ? fmaf(c[i], dy[i], sub_s[i]) : dy[i] + sub_s[i]);
-            sub_p[i] *= a[i];
+        for (int r = ROWS - 1; r >= 0; r--) {
+#pragma unroll
+            for (int i = 0; i < V; i++) {
+                s[i] = a.get(r, i) * fmaf(c.get(r, i), dy.get(r, i), s[i]);
+                p[i] *= a.get(r, i);
+            }
+        }
+    }
+    // Folds h over the steps, the first first.
+    SCAN_DEVICE void aggregate_h(float (&p)[V], float (&s)[V]) const {
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+            for (int i = 0; i < V; i++) {
+                s[i] = fmaf(a.get(r, i), s[i], b.get(r, i) * x.get(r, i));
+                p[i] *= a.get(r, i);
+            }
+        }
+    }
+    // The state before each step, from the one before the first.
+    SCAN_DEVICE void replay(float (&h)[V], float (&before)[ROWS][V]) const {
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+            for (int i = 0; i < V; i++) {
+                before[r][i] = h[i];
+                h[i] = fmaf(a.get(r, i), h[i], b.get(r, i) * x.get(r, i));
+            }
+        }
+    }
+};
+
+// Where and how a lane stores the gradients of ROWS steps.
+template <typename T, int V, int ROWS>
+struct GradientStore {
+    scan_i64 element, stride;
+    int rows, valid;
+    bool complete, vector;
+
+    SCAN_DEVICE void put(scan_u64 tensor, const float (&v)[ROWS][V]) const {
+        store_rows<T, V, ROWS>(tensor, element, stride, v, rows, complete, valid, vector);
+    }
+    // dc = dy·h
+    template <typename In>
+    SCAN_DEVICE void states(const ScanBackward& p, const GradientSteps<T, In, V, ROWS>& in,
+                            const float (&before)[ROWS][V]) const {
+        if (!p.dc) return;
+        float out[ROWS][V];
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+            for (int i = 0; i < V; i++) {
+                float h = fmaf(in.a.get(r, i), before[r][i], in.b.get(r, i) * in.x.get(r, i));
+                out[r][i] = in.dy.get(r, i) * h;
+            }
+        }
+        put(p.dc, out);
+    }
+    // dx, da, db, and q before the first step.
+    template <typename In>
+    SCAN_DEVICE void carried(const ScanBackward& p, const GradientSteps<T, In, V, ROWS>& in,
+                             const float (&before)[ROWS][V], float (&q)[V]) const {
+        float g[ROWS][V], out[ROWS][V];
+#pragma unroll
+        for (int r = ROWS - 1; r >= 0; r--) {
+#pragma unroll
+            for (int i = 0; i < V; i++) {
+                g[r][i] = fmaf(in.c.get(r, i), in.dy.get(r, i), q[i]);
+                q[i] = in.a.get(r, i) * g[r][i];
+            }
+        }
+        if (p.dx) {
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+                for (int i = 0; i < V; i++) out[r][i] = in.b.get(r, i) * g[r][i];
+            }
+            put(p.dx, out);
+        }
+        if (p.db) {
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+                for (int i = 0; i < V; i++) out[r][i] = in.x.get(r, i) * g[r][i];
+            }
+            put(p.db, out);
+        }
+        if (p.da) {
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+                for (int i = 0; i < V; i++) out[r][i] = before[r][i] * g[r][i];
+            }
+            put(p.da, out);
         }
     }
 };
@@ -95,8 +179,8 @@ struct BackwardRow {
 template <typename T, typename In>
 SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
     typedef Tuning<T> G;
-    const int V = G::VM, STAGE = G::STAGE, LANES = 32 * V;
-    const int BYTES = STAGE * LANES * (4 * (int)sizeof(T) + DyLoad<In, V>::SIZE);
+    const int V = G::VM, STAGE = G::STAGE, LANES = 32 * V, TENSOR = STAGE * LANES * (int)sizeof(T);
+    const int BYTES = 4 * TENSOR + STAGE * LANES * DyRows<In, V, STAGE>::SIZE;
     SCAN_SHARED(ring);
     const int lane = threadIdx.x;
     const scan_i64 channels = (scan_i64)p.channels, columns = (channels + LANES - 1) / LANES;
@@ -105,11 +189,10 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
     const scan_i64 mine = l.channel + lane * V, state = s.index * channels + mine;
     const BackwardNeeds need(p);
     const bool plain = p.flags & SCAN_SEQUENTIAL;
-    const bool vector = p.access >= V * sizeof(T);
+    const bool vector = V == 1 || p.access >= V * sizeof(T);
     const int stages = (int)p.stages;
     const scan_i64 total = (s.len + STAGE - 1) / STAGE;
-    Pack<float, V>* const before = reinterpret_cast<Pack<float, V>*>(ring + stages * BYTES) + lane;
-    const BackwardRow<T, In, V, STAGE> row_of = {p, need, lane, l.mine, vector};
+    Pack<float, V>* const kept = reinterpret_cast<Pack<float, V>*>(ring + stages * BYTES) + lane;
 
     // Stages come in from the last to the first; `order` counts them.
     auto copy = [&](scan_i64 order, int slot) {
@@ -129,10 +212,11 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
             load_state<V>(p.saved, saved_element(p, s, t, G::SAVE) + mine, l.mine, h);
         }
     };
+#pragma unroll 1
     for (int i = 0; i < stages; i++) copy(i, i);
 
     Carry<V> carry;
-    float q[V], h[V], next[V], sub_p[V], sub_s[V];
+    float q[V], next[V], sub_p[V], sub_s[V];
     load_state<V>(p.dht, state, l.mine, q);
     carry.start(q);
     scan_i64 tile = (s.len + G::SAVE - 1) / G::SAVE - 1;
@@ -140,12 +224,14 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
 
     int slot = 0;
     scan_i64 order = 0;
+#pragma unroll 1
     for (; tile >= 0; tile--) {
         const scan_i64 begin = tile * G::SAVE, end = begin + G::SAVE < s.len ? begin + G::SAVE : s.len;
         const int inside = (int)((end - begin + STAGE - 1) / STAGE);
         copy_wait(stages - inside);
         __syncwarp();
         if (need.h) {
+            float h[V];
 #pragma unroll
             for (int i = 0; i < V; i++) h[i] = next[i];
             if (tile > 0) saved(begin - G::SAVE, next);
@@ -154,10 +240,7 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
             int from = slot + inside - 1;
 #pragma unroll 1
             for (int k = 0; k < inside; k++, from--) {
-                const char* at = ring + (from >= stages ? from - stages : from) * BYTES;
-                const int row0 = k * STAGE;
-                const int rows = end - begin - row0 < STAGE ? (int)(end - begin) - row0 : STAGE;
-                if (row0 % G::SUB == 0) {
+                if (k * STAGE % G::SUB == 0) {
 #pragma unroll
                     for (int i = 0; i < V; i++) {
                         h[i] = rebuilt.now[i];
@@ -165,30 +248,28 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
                         sub_s[i] = 0.0f;
                     }
                 }
-                auto step = [&](int row) {
-                    ForwardRow<T, V, STAGE> in;
-                    in.load(at, row, lane, need.b, false);
-                    Pack<float, V> keep;
+                // What it makes of rows past the end is not used.
+                Steps<T, V, STAGE> steps;
+                steps.load(ring + (from >= stages ? from - stages : from) * BYTES, TENSOR, lane, need.b, STAGE, true);
+                Pack<float, V> first;
 #pragma unroll
-                    for (int i = 0; i < V; i++) {
-                        keep.v[i] = h[i];
-                        h[i] = fmaf(in.a[i], h[i], in.x[i]);
-                        sub_s[i] = fmaf(in.a[i], sub_s[i], in.x[i]);
-                        sub_p[i] *= in.a[i];
-                    }
-                    before[(row0 + row) * 32] = keep;
-                };
-                if (rows == STAGE) {
+                for (int i = 0; i < V; i++) first.v[i] = h[i];
+                steps.aggregate(sub_p, sub_s);
+                steps.replay(h);
+                kept[k * STAGE * 32] = first;
 #pragma unroll
-                    for (int row = 0; row < STAGE; row++) step(row);
-                } else {
-#pragma unroll 1
-                    for (int row = 0; row < rows; row++) step(row);
+                for (int r = 0; r < STAGE - 1; r++) {
+                    Pack<float, V> state_before;
+#pragma unroll
+                    for (int i = 0; i < V; i++) state_before.v[i] = steps.u[r][i];
+                    kept[(k * STAGE + r + 1) * 32] = state_before;
                 }
-                if ((row0 + STAGE) % G::SUB == 0) {
+                if ((k + 1) * STAGE % G::SUB == 0) {
                     if (plain) {
                         rebuilt.start(h);
                     } else {
+#pragma unroll
+                        for (int i = 0; i < V; i++) sub_p[i] = finite(sub_p[i]);
                         rebuilt.pass(sub_p, sub_s, false);
                     }
                 }
@@ -197,9 +278,9 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
         // Back through the stages, the last first.
 #pragma unroll 1
         for (int k = inside - 1; k >= 0; k--) {
-            const char* at = ring + slot * BYTES;
             const scan_i64 t = begin + k * STAGE;
-            const int rows = end - t < STAGE ? (int)(end - t) : STAGE;
+            const bool complete = end - t >= STAGE;
+            const int rows = complete ? STAGE : (int)(end - t);
             if (t + rows == s.len || (t + STAGE) % G::SUB == 0) {
 #pragma unroll
                 for (int i = 0; i < V; i++) {
@@ -208,34 +289,35 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
                     sub_s[i] = 0.0f;
                 }
             }
-            const scan_i64 element = s.row(t) * channels + mine, stride = s.step * channels;
-            auto step = [&](int row) {
-                float h_before[V];
-                Pack<float, V> kept = {};
-                if (need.h) kept = before[(k * STAGE + row) * 32];
-#pragma unroll
-                for (int i = 0; i < V; i++) h_before[i] = kept.v[i];
-                row_of.aggregate(at, row, sub_p, sub_s);
-                row_of.step(at, row, h_before, q, element + row * stride);
-            };
-            if (rows == STAGE) {
-#pragma unroll
-                for (int row = STAGE - 1; row >= 0; row--) step(row);
-            } else {
-#pragma unroll 1
-                for (int row = rows - 1; row >= 0; row--) step(row);
-            }
-            if (t % G::SUB == 0) {
-                if (plain) {
-                    carry.start(q);
-                } else {
-                    carry.pass(sub_p, sub_s, t % G::CHUNK == 0);
-                }
-            }
+            GradientSteps<T, In, V, STAGE> in;
+            in.load(ring + slot * BYTES, TENSOR, lane, need, p.out_type, rows, complete);
             __syncwarp();
             copy(order + stages, slot);
             order++;
             slot = slot + 1 == stages ? 0 : slot + 1;
+
+            float before[STAGE][V];
+#pragma unroll
+            for (int r = 0; r < STAGE; r++) {
+                Pack<float, V> state_before = {};
+                if (need.h) state_before = kept[(k * STAGE + r) * 32];
+#pragma unroll
+                for (int i = 0; i < V; i++) before[r][i] = state_before.v[i];
+            }
+            in.aggregate(sub_p, sub_s);
+            GradientStore<T, V, STAGE> to = {s.row(t) * channels + mine, s.step * channels, rows, l.mine, complete,
+                                             vector};
+            to.states(p, in, before);
+            to.carried(p, in, before, q);
+            if (t % G::SUB == 0) {
+                if (plain) {
+                    carry.start(q);
+                } else {
+#pragma unroll
+                    for (int i = 0; i < V; i++) sub_p[i] = finite(sub_p[i]);
+                    carry.pass(sub_p, sub_s, t % G::CHUNKB == 0);
+                }
+            }
         }
     }
     if (p.dh0) store_state<V>(p.dh0, state, l.mine, carry.now);

@@ -16,18 +16,14 @@
 typedef scan_u64 Published;  // P in the upper half, S in the lower
 const scan_u32 RESTART = 0xfffffffeu;  // in place of P: the carry after this chunk is S
 
-// Neither RESTART nor "not yet" can come out of arithmetic, but both could come in as a NaN's bits.
-SCAN_DEVICE Published publication(scan_u32 p, float s) {
-    scan_u32 sb = s == s ? __float_as_uint(s) : 0x7fc00000u;
-    return ((Published)p << 32) | sb;
-}
-SCAN_DEVICE Published publication(float p, float s) {
-    return publication(p == p ? __float_as_uint(p) : 0x7fc00000u, s);
+// P is finite, so neither RESTART nor "not yet" can come out as one.
+SCAN_DEVICE Published publication_bits(scan_u32 p, float s) {
+    return ((Published)p << 32) | __float_as_uint(s);
 }
 SCAN_DEVICE float follow(Published a, float carry) {
     scan_u32 p = (scan_u32)(a >> 32);
-    float s = __uint_as_float((scan_u32)a);
-    return p == RESTART ? s : fold(__uint_as_float(p), carry, s);
+    float s = __uint_as_float((scan_u32)a), next = fold(__uint_as_float(p), carry, s);
+    return p == RESTART ? s : next;
 }
 
 #ifndef SCAN_HOST
@@ -86,6 +82,26 @@ SCAN_DEVICE scan_i64 walk_steps(const Params& p, int chunk) {
     return len ? (len + chunk - 1) / chunk : 1;
 }
 
+// The aggregate of one chunk, from those of its sub-chunks in shared memory (P in x, S in y), `step` of them from one to
+// the next. BACK takes the last first.
+template <int V, int WARPS, bool BACK, typename Pair>
+SCAN_DEVICE void chunk_aggregate(Carry<V>& whole, const Pair* swap, int subs, int step) {
+    float none[V] = {};
+    whole.start(none);
+#pragma unroll
+    for (int n = 0; n < WARPS; n++) {
+        const int j = BACK ? WARPS - 1 - n : n;
+        float p[V], s[V];
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+            Pair ps = swap[j * step + i];
+            p[i] = ps.x;
+            s[i] = ps.y;
+        }
+        if (j < subs) whole.pass(p, s, false);
+    }
+}
+
 // A block's share of a column: draws chunks, publishes, follows.
 template <int LANES, int FOLD>
 struct Chain {
@@ -96,10 +112,10 @@ struct Chain {
     int warp, warps, lane;
 
     template <typename Params>
-    SCAN_DEVICE void start(const Params& p, scan_i64 at, scan_i64 columns, scan_i64 steps, char* shared) {
+    SCAN_DEVICE void start(const Params& p, scan_i64 at, scan_i64 columns, scan_i64 steps, Published* shared) {
         ticket = p.workers > 1 ? reinterpret_cast<scan_u32*>(p.work) + at : nullptr;
         column = reinterpret_cast<Published*>(p.work + (columns * 4 + 255) / 256 * 256) + at * steps * LANES;
-        staged = reinterpret_cast<Published*>(shared);
+        staged = shared;
         followed = 0;
         warp = threadIdx.x / 32;
         warps = blockDim.x / 32;
@@ -109,6 +125,20 @@ struct Chain {
     // with ones, so that the first is 0.
     SCAN_DEVICE scan_i64 draw(scan_i64 alone) {
         return ticket ? (scan_i64)(scan_u32)(atomicAdd(ticket, 1u) + 1u) : alone;
+    }
+
+    // Publishes step k. `start` is the carry into a chunk that is the first of its walk.
+    template <int V>
+    SCAN_DEVICE void publish_chunk(scan_i64 k, const Carry<V>& whole, const float (&start)[V], bool first,
+                                   bool exists) const {
+        if (!ticket) return;
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+            publish(column + k * LANES + lane * V + i,
+                    first    ? publication_bits(RESTART, fold(whole.p[i], start[i], whole.s[i]))
+                    : exists ? publication_bits(__float_as_uint(whole.p[i]), whole.s[i])
+                             : publication_bits(RESTART, 0.0f));
+        }
     }
 
     // The carry after steps followed..k, from the carry before them. All threads call it; warp 0's carry counts.

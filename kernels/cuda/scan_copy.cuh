@@ -70,31 +70,40 @@ SCAN_DEVICE void copy_wait(int left) {
 }
 #endif
 
-// PIECE bytes at a time; SEGMENT bytes a row in shared memory, of which `valid` exist; `stride` bytes from one row to
-// the next, negative when time runs backwards.
-template <int PIECE, int SEGMENT, int ROWS>
-SCAN_DEVICE void copy_rows_by(char* to, const char* from, scan_i64 stride, int rows, int valid, int lane) {
+// Rows of several tensors with the same layout, those that are there: PIECE bytes at a time, SEGMENT bytes a row in
+// shared memory, of which `valid` exist; `tensor` bytes from one tensor to the next in shared memory, `offset` to the
+// first row in each, `stride` bytes from one row to the next, negative when time runs backwards.
+template <int PIECE, int TENSORS, int SEGMENT, int ROWS>
+SCAN_DEVICE void copy_tensors_by(char* to, int tensor, const scan_u64 (&from)[TENSORS], scan_i64 offset,
+                                 scan_i64 stride, int rows, int valid, int lane) {
     const int PIECES = SEGMENT / PIECE;  // a power of two, as every factor is
     const int ROUNDS = (ROWS * PIECES + 31) / 32;
-    // Only the widest piece is worth its code unrolled.
-#pragma unroll(PIECE == 16 ? ROUNDS : 4)
+    const bool fast = PIECE == 16;  // only the widest piece is worth its code unrolled
+#pragma unroll(fast ? ROUNDS : 1)
     for (int i = 0; i < ROUNDS; i++) {
-        int at = lane + 32 * i;
-        int row = at / PIECES, byte = at % PIECES * PIECE;
-        if (row < rows && byte < valid) copy_piece<PIECE>(to + row * SEGMENT + byte, from + row * stride + byte);
+        const int at = lane + 32 * i;
+        const int row = at / PIECES, byte = at % PIECES * PIECE;
+        if (row < rows && byte < valid) {
+            const scan_i64 source = offset + row * stride + byte;
+            char* const target = to + row * SEGMENT + byte;
+#pragma unroll
+            for (int q = 0; q < TENSORS; q++) {
+                if (from[q]) copy_piece<PIECE>(target + q * tensor, reinterpret_cast<const char*>(from[q] + source));
+            }
+        }
     }
 }
 
-template <int SEGMENT, int ROWS>
-SCAN_DEVICE void copy_rows(char* to, const char* from, scan_i64 stride, int rows, int valid, int lane,
-                           scan_u32 access) {
+template <int TENSORS, int SEGMENT, int ROWS>
+SCAN_DEVICE void copy_tensors(char* to, int tensor, const scan_u64 (&from)[TENSORS], scan_i64 offset, scan_i64 stride,
+                              int rows, int valid, int lane, scan_u32 access) {
     if (access == 16) {
-        copy_rows_by<16, SEGMENT, ROWS>(to, from, stride, rows, valid, lane);
+        copy_tensors_by<16, TENSORS, SEGMENT, ROWS>(to, tensor, from, offset, stride, rows, valid, lane);
     } else if (access == 8) {
-        copy_rows_by<8, SEGMENT, ROWS>(to, from, stride, rows, valid, lane);
+        copy_tensors_by<8, TENSORS, SEGMENT, ROWS>(to, tensor, from, offset, stride, rows, valid, lane);
     } else if (access == 4) {
-        copy_rows_by<4, SEGMENT, ROWS>(to, from, stride, rows, valid, lane);
+        copy_tensors_by<4, TENSORS, SEGMENT, ROWS>(to, tensor, from, offset, stride, rows, valid, lane);
     } else {
-        copy_rows_by<2, SEGMENT, ROWS>(to, from, stride, rows, valid, lane);
+        copy_tensors_by<2, TENSORS, SEGMENT, ROWS>(to, tensor, from, offset, stride, rows, valid, lane);
     }
 }

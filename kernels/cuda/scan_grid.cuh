@@ -19,12 +19,14 @@ struct Tuning;
 // One specialisation a type, from the rows of this architecture.
 template <int ARCH, typename T>
 struct TuningRow;
-#define SCAN_ROW(ARCH, TYPE, SUB_, CHUNK_, SAVE_, STAGE_, VM_, VC_, SF_, SB_, CF_, CB_, FOLD_)                      \
+#define SCAN_ROW(ARCH, TYPE, SUB_, CHUNK_, CHUNKB_, SAVE_, STAGE_, VM_, VC_, VCB_, SF_, SB_, CF_, CB_, FOLD_)       \
     template <>                                                                                                       \
     struct TuningRow<ARCH, SCAN_TYPE_##TYPE> {                                                                        \
-        static const int SUB = SUB_, CHUNK = CHUNK_, SAVE = SAVE_, STAGE = STAGE_, VM = VM_, VC = VC_, FOLD = FOLD_;  \
-        static_assert(SUB % STAGE == 0 && SAVE % SUB == 0 && CHUNK % SAVE == 0, "the grids nest");                    \
-        static_assert(32 * CHUNK / SUB <= 1024, "a chunk fits a block");                                              \
+        static const int SUB = SUB_, CHUNK = CHUNK_, CHUNKB = CHUNKB_, SAVE = SAVE_, STAGE = STAGE_, VM = VM_,        \
+                         VC = VC_, VCB = VCB_, FOLD = FOLD_;                                                          \
+        static_assert(SUB % STAGE == 0 && SAVE % SUB == 0, "the grids nest");                                         \
+        static_assert(CHUNK % SAVE == 0 && CHUNKB % SAVE == 0, "the grids nest");                                     \
+        static_assert(CHUNK <= 32 * SUB && CHUNKB <= 32 * SUB, "a chunk fits a block");                               \
     };
 SCAN_TUNING(SCAN_ROW)
 
@@ -32,9 +34,12 @@ SCAN_TUNING(SCAN_ROW)
 template <typename T>
 struct Tuning : TuningRow<SCAN_ARCH, T> {};
 
-// Applies an aggregate to a carry. A zero carry stays out of it, so that a product that overflowed makes no NaN of it;
-// a gate that is NaN or infinite has made S NaN by then, as the plain loop would.
-SCAN_DEVICE float fold(float p, float carry, float s) { return carry == 0.0f ? s : fmaf(p, carry, s); }
+// Products of gates stay finite, so that a zero carry stays out of an aggregate whatever was multiplied. Nothing is
+// hidden by it: a gate that is NaN or infinite makes S NaN, as it makes the plain loop's state NaN or infinite.
+SCAN_DEVICE float finite(float p) { return fminf(fmaxf(p, -3.402823466e38f), 3.402823466e38f); }
+
+// Applies an aggregate, whose product is finite, to a carry.
+SCAN_DEVICE float fold(float p, float carry, float s) { return fmaf(p, carry, s); }
 
 // The carry of V channels on its way along the grid.
 template <int V>
@@ -51,13 +56,13 @@ struct Carry {
             s[i] = 0.0f;
         }
     }
-    // Past one more sub-chunk, which may be the last of its chunk.
+    // Past one more sub-chunk, which may be the last of its chunk. sub_p is finite.
     SCAN_DEVICE void pass(const float (&sub_p)[V], const float (&sub_s)[V], bool chunk_ends) {
 #pragma unroll
         for (int i = 0; i < V; i++) {
             now[i] = fold(sub_p[i], now[i], sub_s[i]);
             s[i] = fold(sub_p[i], s[i], sub_s[i]);
-            p[i] *= sub_p[i];
+            p[i] = finite(p[i] * sub_p[i]);
             if (chunk_ends) {
                 now[i] = entry[i] = fold(p[i], entry[i], s[i]);
                 p[i] = 1.0f;

@@ -3,7 +3,7 @@
 // No tile: len is a few, and what bounds it is the launch. The state is read once and written once.
 #pragma once
 
-#include "scan_grid.cuh"
+#include "scan_rows.cuh"
 
 template <typename T, typename Out>
 SCAN_DEVICE void scan_step(const ScanStep& p) {
@@ -20,8 +20,8 @@ SCAN_DEVICE void scan_step(const ScanStep& p) {
         float u = widen(x[element]);
         if (b) u *= widen(b[element]);
         h = fmaf(widen(a[element]), h, u);
-        float y[1] = {c ? widen(c[element]) * h : h};
-        OutStore<T, Out, 1>::put(p.out_type, p.y, element, y, 1, true);
+        const float y[1][1] = {{c ? widen(c[element]) * h : h}};
+        OutRows<Out, 1, 1>::store(p.out_type, p.y, element, 0, y, 1, true, 1, true);
     }
     reinterpret_cast<float*>(p.state)[id] = h;
 }

@@ -2,22 +2,23 @@
 // SUB, CHUNK and SAVE fix the numbers (together with the type, nothing else does); the rest only fixes the speed.
 //
 //   arch       compute capability that the PTX is compiled for, given to nvcc as -DSCAN_ARCH
-//   SUB        steps a sub-chunk          CHUNK   steps a chunk             SAVE   steps between saved states
+//   SUB        steps a sub-chunk          SAVE    steps between saved states
+//   CHUNK, CHUNKB  steps a chunk, forward and backward; report the larger as chunk_len
 //   STAGE      rows a stage of March's copy ring
-//   VM, VC     channels a lane in March and in Chunked: LANES = 32 * V
-//   SF, SB     stages of March's ring, forward and backward (the default for long sequences)
-//   CF, CB     chunks in flight in one Chunked block, forward and backward
+//   VM, VC, VCB    channels a lane in March, in Chunked forward and in Chunked backward: LANES = 32 * V
+//   SF, SB     stages of March's ring, forward and backward (for long sequences)
+//   CF, CB     chunks of one Chunked block under way in shared memory, forward and backward
+//   FOLD       published chunks that a Chunked block stages in shared memory at once
 #pragma once
 
-//   FOLD       published chunks that a Chunked block stages in shared memory at once
-//          arch type SUB CHUNK SAVE STAGE VM VC  SF SB CF CB FOLD
+//          arch type SUB CHUNK CHUNKB SAVE STAGE VM VC VCB SF SB CF CB FOLD
 #define SCAN_TUNING(ROW) \
-    ROW(    75,  f32,  16,   64,  32,    8, 1, 1,  4, 6, 1, 1,  32) \
-    ROW(    75,  f16,  16,   64,  32,    8, 2, 1,  4, 6, 1, 1,  32) \
-    ROW(    75, bf16,  16,   64,  32,    8, 2, 1,  4, 6, 1, 1,  32) \
-    ROW(    80,  f32,  16,   64,  32,    8, 2, 1,  4, 5, 2, 2,  32) \
-    ROW(    80,  f16,  16,   64,  32,    8, 2, 1,  6, 8, 2, 2,  32) \
-    ROW(    80, bf16,  16,   64,  32,    8, 2, 1,  6, 8, 2, 2,  32) \
-    ROW(    90,  f32,  16,  128,  32,    8, 2, 1,  6, 5, 3, 2,  96) \
-    ROW(    90,  f16,  16,  256,  32,    8, 2, 1, 10, 8, 3, 2,  96) \
-    ROW(    90, bf16,  16,  256,  32,    8, 2, 1, 10, 8, 3, 2,  96)
+    ROW(    75,  f32,  16,   64,    64,  32,    8, 1, 1,  1,  4, 6, 1, 1,  32) \
+    ROW(    75,  f16,  16,   64,    64,  32,    8, 2, 2,  2,  4, 6, 1, 1,  16) \
+    ROW(    75, bf16,  16,   64,    64,  32,    8, 2, 2,  2,  4, 6, 1, 1,  16) \
+    ROW(    80,  f32,  16,   64,    64,  32,    8, 2, 1,  1,  4, 5, 2, 1,  32) \
+    ROW(    80,  f16,  16,   64,    64,  32,    8, 2, 2,  2,  6, 8, 2, 1,  32) \
+    ROW(    80, bf16,  16,   64,    64,  32,    8, 2, 2,  2,  6, 8, 2, 1,  32) \
+    ROW(    90,  f32,  16,  128,   128,  32,    8, 2, 1,  1,  6, 5, 1, 1,  64) \
+    ROW(    90,  f16,  16,  256,   128,  32,    8, 2, 2,  2, 10, 8, 1, 1,  64) \
+    ROW(    90, bf16,  16,  256,   128,  32,    8, 2, 2,  2, 10, 8, 1, 1,  64)

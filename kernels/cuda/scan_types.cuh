@@ -63,15 +63,25 @@ SCAN_DEVICE void narrow(float v, bf16& to) {
 }
 #endif
 
-// V neighbouring channels, moved as one access.
+// V neighbouring channels, moved as one access and kept packed until used.
 template <typename T, int V>
 struct alignas(sizeof(T) * V) Pack {
     T v[V];
 };
 
+template <typename T>
+SCAN_DEVICE T one();
+template <>
+SCAN_DEVICE float one<float>() { return 1.0f; }
+template <>
+SCAN_DEVICE f16 one<f16>() { return {0x3c00}; }
+template <>
+SCAN_DEVICE bf16 one<bf16>() { return {0x3f80}; }
+template <typename T>
+SCAN_DEVICE T zero() { return T{}; }
+
 template <typename T, int V>
-SCAN_DEVICE void load_shared(const char* at, float (&out)[V]) {
-    Pack<T, V> p = *reinterpret_cast<const Pack<T, V>*>(at);
+SCAN_DEVICE void unpack(const Pack<T, V>& p, float (&out)[V]) {
 #pragma unroll
     for (int i = 0; i < V; i++) out[i] = widen(p.v[i]);
 }
@@ -94,70 +104,21 @@ SCAN_DEVICE void store_streaming(P* at, const P& p) {
 #endif
 }
 
-// Where a lane writes: its first channel's address in row 0, and how much of the V channels exists.
-template <typename T, int V>
-SCAN_DEVICE void store_lane(scan_u64 tensor, scan_i64 element, const float (&v)[V], int valid, bool vector) {
-    T* at = reinterpret_cast<T*>(tensor) + element;
-    Pack<T, V> p;
-#pragma unroll
-    for (int i = 0; i < V; i++) narrow(v[i], p.v[i]);
-    if (vector) {
-        if (valid == V) store_streaming(reinterpret_cast<Pack<T, V>*>(at), p);
+SCAN_DEVICE scan_u32 type_size(scan_u32 type) { return type == SCAN_F32 ? 4 : 2; }
+
+// One element of a type known at run time.
+SCAN_DEVICE void store_any(scan_u32 type, scan_u64 tensor, scan_i64 element, float v) {
+    if (type == SCAN_F32) {
+        store_streaming(reinterpret_cast<float*>(tensor) + element, v);
     } else {
-#pragma unroll
-        for (int i = 0; i < V; i++) {
-            if (i < valid) store_streaming(at + i, p.v[i]);
-        }
+        f16 half;
+        bf16 brain;
+        narrow(v, half);
+        narrow(v, brain);
+        bf16 bits = {type == SCAN_F16 ? half.bits : brain.bits};
+        store_streaming(reinterpret_cast<bf16*>(tensor) + element, bits);
     }
 }
-
-// y, whose type may differ from the storage type T.
-template <typename T, typename Out, int V>
-struct OutStore {
-    static const int SIZE = sizeof(Out);
-    static SCAN_DEVICE void put(scan_u32, scan_u64 y, scan_i64 element, const float (&v)[V], int valid, bool vector) {
-        store_lane<Out, V>(y, element, v, valid, vector);
-    }
-};
-template <typename T, int V>
-struct OutStore<T, AnyType, V> {
-    static SCAN_DEVICE void put(scan_u32 type, scan_u64 y, scan_i64 element, const float (&v)[V], int valid,
-                                bool vector) {
-        if (type == SCAN_F32) {
-            store_lane<float, V>(y, element, v, valid, vector);
-        } else if (type == SCAN_F16) {
-            store_lane<f16, V>(y, element, v, valid, vector);
-        } else {
-            store_lane<bf16, V>(y, element, v, valid, vector);
-        }
-    }
-};
-
-// dy in shared memory, whose type may differ from the storage type.
-template <typename In, int V>
-struct DyLoad {
-    static const int SIZE = sizeof(In);  // bytes reserved an element
-    static SCAN_DEVICE int size(scan_u32) { return sizeof(In); }
-    static SCAN_DEVICE void get(scan_u32, const char* row, int lane, float (&out)[V]) {
-        load_shared<In, V>(row + lane * V * sizeof(In), out);
-    }
-};
-template <int V>
-struct DyLoad<AnyType, V> {
-    static const int SIZE = 4;
-    static SCAN_DEVICE int size(scan_u32 type) { return type == SCAN_F32 ? 4 : 2; }
-    static SCAN_DEVICE void get(scan_u32 type, const char* row, int lane, float (&out)[V]) {
-        if (type == SCAN_F32) {
-            load_shared<float, V>(row + lane * V * 4, out);
-        } else if (type == SCAN_F16) {
-            load_shared<f16, V>(row + lane * V * 2, out);
-        } else {
-            load_shared<bf16, V>(row + lane * V * 2, out);
-        }
-    }
-};
-
-SCAN_DEVICE scan_u32 type_size(scan_u32 type) { return type == SCAN_F32 ? 4 : 2; }
 
 // V values of an (N, D) f32 tensor; absent or past the last channel: 0.
 template <int V>

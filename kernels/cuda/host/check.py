@@ -28,7 +28,7 @@ Step = block("Step", "x a b c y state batch len channels", "out_type pad")
 
 
 def tuning(arch):
-    names = "arch type SUB CHUNK SAVE STAGE VM VC SF SB CF CB FOLD".split()
+    names = "arch type SUB CHUNK CHUNKB SAVE STAGE VM VC VCB SF SB CF CB FOLD".split()
     rows = {}
     for line in open(os.path.join(HERE, "..", "scan_tuning.h")):
         m = re.match(r"\s*ROW\((.*)\)", line)
@@ -194,11 +194,7 @@ class Runner:
 
         suffix = "" if kind == out_kind else "_any"
         march = algorithm != "chunked"
-        V = row["VM" if march else "VC"]
-        across = -(-D // (32 * V))
-        chunk, sub, save = row["CHUNK"], row["SUB"], row["SAVE"]
-        columns = across * (1 if case["cu"] is not None and not march else N)
-        walk = L // chunk + N if case["cu"] is not None else max(1, -(-L // chunk))
+        sub, save = row["SUB"], row["SAVE"]
         flags = REVERSE * case["reverse"] | PACKED * (case["cu"] is not None) | SEQUENTIAL * (algorithm == "sequential")
         full = case["policy"] == "full"
         flags |= FULL_H * full
@@ -215,6 +211,11 @@ class Runner:
 
         def launch(op, params, dy_size):
             back = op == "backward"
+            V = row["VM" if march else "VCB" if back else "VC"]
+            chunk = row["CHUNKB" if back else "CHUNK"]
+            across = -(-D // (32 * V))
+            columns = across * (1 if case["cu"] is not None and not march else N)
+            walk = L // chunk + N if case["cu"] is not None else max(1, -(-L // chunk))
             if march:
                 least = save // row["STAGE"] + 1 if back else 1
                 params.stages = max(least, min(row["SB" if back else "SF"], -(-L // row["STAGE"])))
