@@ -70,7 +70,7 @@ fn build(arguments: &[&str], target: &str) -> Result<PathBuf> {
     let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(root())
         .args(arguments)
-        .args(["--profile", "bundle", "--message-format", "json-render-diagnostics"])
+        .args(["--profile", "ship", "--message-format", "json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()?;
     ensure!(output.status.success(), "{target} does not build: {}", output.status);
