@@ -120,6 +120,20 @@ impl Harness for Cuda {
         enqueue((&self.stream).into())
     }
 
+    fn copy(&self, from: &Memory, to: &mut Memory) -> Result<bool, Failure> {
+        if from.len != to.len {
+            return Err("a copy between different lengths".into());
+        }
+        match (&from.elements, &mut to.elements) {
+            (Elements::F32(from), Elements::F32(to)) => self.stream.memcpy_dtod(from, to)?,
+            (Elements::F16(from), Elements::F16(to)) => self.stream.memcpy_dtod(from, to)?,
+            (Elements::Bf16(from), Elements::Bf16(to)) => self.stream.memcpy_dtod(from, to)?,
+            (Elements::F64(from), Elements::F64(to)) => self.stream.memcpy_dtod(from, to)?,
+            _ => return Err("a copy between different types".into()),
+        }
+        Ok(true)
+    }
+
     fn wait(&self) -> Result<(), Failure> {
         Ok(self.stream.synchronize()?)
     }

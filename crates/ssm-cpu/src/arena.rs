@@ -28,7 +28,10 @@ impl Arena {
     pub(crate) fn take<T>(&mut self, count: usize) -> *mut T {
         let at = self.base.wrapping_add(self.used).cast();
         let bytes = count.saturating_mul(size_of::<T>());
-        self.used = bytes.checked_next_multiple_of(LINE).map_or(usize::MAX, |b| self.used.saturating_add(b));
+        // A line between pieces, so that rows of a power of two do not begin at the same offset of their pages: a load
+        // that follows a store to the same offset of another page waits for it.
+        let pitch = bytes.checked_next_multiple_of(LINE).and_then(|b| b.checked_add(LINE));
+        self.used = pitch.map_or(usize::MAX, |b| self.used.saturating_add(b));
         at
     }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::arena::Arena;
 use crate::grid::{Chain, Grid, Region};
-use crate::kernel::{Fold, Level, Real, patch, stream};
+use crate::kernel::{Fold, Level, Real, SumRows, patch, stream};
 
 /// One direction of the scan, chunk by chunk. Chunks are counted in the order in which they are walked.
 pub(crate) trait Pass: Sync {
@@ -25,17 +25,17 @@ pub(crate) trait Pass: Sync {
     // SAFETY of the methods below: rows are padded to LANES beyond the chain's width; no other worker is in the same
     // chunk of the same chain.
 
-    /// Fills the carry that the chain begins with.
-    unsafe fn start(&self, chain: &Chain, carry: *mut Self::T);
-    /// Runs the chunk's scan on from `s`, and the product of its gates on from `p`.
-    unsafe fn sums(&self, chain: &Chain, chunk: usize, s: *mut Self::T, p: *mut Self::T);
-    /// Hears of the carry with which a chunk is entered.
-    unsafe fn enter(&self, chain: &Chain, chunk: usize, carry: *const Self::T);
-    /// Writes the chunk's outputs, taking `scratch.state` from the entering carry to the leaving one in the plain loop.
-    /// With `SUMS`, runs `scratch.s` and `scratch.p` on beside it.
+    /// Fills the state that the chain begins with.
+    unsafe fn start(&self, chain: &Chain, state: *mut Self::T);
+    /// Runs the chunk's sums on.
+    unsafe fn sums(&self, chain: &Chain, chunk: usize, sums: SumRows<Self::T>);
+    /// Hears of the state with which a chunk is entered.
+    unsafe fn enter(&self, chain: &Chain, chunk: usize, state: *const Self::T);
+    /// Writes the chunk's outputs, taking `scratch.state` from the entering state to the leaving one in the plain loop.
+    /// With `SUMS`, runs `scratch.sums` on beside it.
     unsafe fn apply<const SUMS: bool>(&self, chain: &Chain, chunk: usize, scratch: &Scratch<Self::T>);
-    /// Takes the carry that the chain ends with.
-    unsafe fn finish(&self, chain: &Chain, carry: *const Self::T);
+    /// Takes the state that the chain ends with.
+    unsafe fn finish(&self, chain: &Chain, state: *const Self::T);
 }
 
 /// The memory of one worker. Rows are padded to LANES and as wide as the widest tile.
@@ -43,12 +43,10 @@ pub(crate) trait Pass: Sync {
 pub(crate) struct Scratch<T> {
     pub(crate) pitch: usize,
     pub(crate) state: *mut T,
-    /// As many rows as a group has chunks.
-    pub(crate) s: *mut T,
-    pub(crate) p: *mut T,
-    /// One row more than that.
-    entry: *mut T,
-    spare: *mut T,
+    /// As many rows each as a group has chunks.
+    pub(crate) sums: SumRows<T>,
+    /// The carry before each of those, and after the last.
+    carry: *mut f64,
     /// h of a chunk, and the one before it.
     pub(crate) history: *mut T,
     /// Outputs on their way past the caches.
@@ -68,22 +66,34 @@ impl<T> Scratch<T> {
     pub(crate) fn carve(size: &ScratchSize, arena: &mut Arena) -> Self {
         let ScratchSize { pitch, group, history_rows, stage_bytes } = *size;
         let mut rows = |count: usize| arena.take(count.saturating_mul(pitch));
-        let (state, s, p, entry) = (rows(1), rows(group), rows(group), rows(group + 1));
-        let (spare, history) = (rows(1), rows(history_rows));
-        Self { pitch, state, s, p, entry, spare, history, stage: arena.take(stage_bytes) }
+        let (s, state, history) = (rows(group), rows(1), rows(history_rows));
+        let sums = SumRows { s, p: arena.take(group.saturating_mul(pitch)) };
+        let carry = arena.take((group + 1).saturating_mul(pitch));
+        Self { pitch, state, sums, carry, history, stage: arena.take(stage_bytes) }
+    }
+
+    /// The sums of the group's `i`-th chunk.
+    fn sums_of(&self, i: usize) -> SumRows<T> {
+        let at = i * self.pitch;
+        SumRows { s: self.sums.s.wrapping_add(at), p: self.sums.p.wrapping_add(at) }
+    }
+
+    /// The carry before the group's `i`-th chunk.
+    fn carry_before(&self, i: usize) -> *mut f64 {
+        self.carry.wrapping_add(i * self.pitch)
     }
 }
 
 /// What the workers of a chunked walk share: per chain, how many groups are done, and the carry after them.
 #[derive(Debug)]
-pub(crate) struct Relay<T> {
+pub(crate) struct Relay {
     // A line each: neighbours are waited on by different workers.
     done: *mut [AtomicU32; 16],
-    carry: *mut T,
+    carry: *mut f64,
     pitch: usize,
 }
 
-impl<T> Relay<T> {
+impl Relay {
     pub(crate) fn carve(chains: usize, pitch: usize, arena: &mut Arena) -> Self {
         Self { done: arena.take(chains), carry: arena.take(chains.saturating_mul(pitch)), pitch }
     }
@@ -100,7 +110,7 @@ pub(crate) struct Walk<'a, T> {
     pub(crate) exact: bool,
     /// One per worker.
     pub(crate) scratch: &'a [Scratch<T>],
-    pub(crate) relay: Relay<T>,
+    pub(crate) relay: Relay,
 }
 
 // SAFETY: the pointers are to workspace of which each worker uses its own scratch, and the relay by its protocol.
@@ -129,37 +139,47 @@ impl<T: Real> Walk<'_, T> {
     }
 
     unsafe fn march_chain<P: Pass<T = T>>(&self, pass: &P, chain: &Chain, scratch: &Scratch<T>) {
-        let (mut carry, mut next) = (scratch.entry, scratch.spare);
+        let (mut carry, mut next) = (scratch.carry_before(0), scratch.carry_before(1));
         // SAFETY: all rows are this worker's own; the pass is good for the chain.
         unsafe {
-            pass.start(chain, carry);
+            pass.start(chain, scratch.state);
+            widen(chain, scratch.state, carry);
             for chunk in 0..chain.sequence.chunks() {
-                pass.enter(chain, chunk, carry);
-                self.copy(chain, carry, scratch.state);
-                self.reset(chain, scratch.s, scratch.p);
+                narrow(chain, carry, scratch.state);
+                pass.enter(chain, chunk, scratch.state);
+                reset(chain, scratch.sums);
                 if self.exact {
-                    if pass.applies() {
-                        pass.apply::<false>(chain, chunk, scratch);
-                    } else {
-                        pass.sums(chain, chunk, scratch.state, scratch.p);
-                    }
-                    self.copy(chain, scratch.state, carry);
+                    self.plain(pass, chain, chunk, scratch);
+                    widen(chain, scratch.state, carry);
                     continue;
                 }
                 if pass.applies() {
                     pass.apply::<true>(chain, chunk, scratch);
                 } else {
-                    pass.sums(chain, chunk, scratch.s, scratch.p);
+                    pass.sums(chain, chunk, scratch.sums);
                 }
-                if !self.fold(chain, carry, scratch.s, scratch.p, next) {
+                if !self.fold(chain, carry, scratch.sums, next) {
                     if !pass.applies() {
-                        pass.sums(chain, chunk, scratch.state, scratch.p);
+                        pass.sums(chain, chunk, SumRows { s: scratch.state, ..scratch.sums });
                     }
                     patch(chain.width, next, scratch.state);
                 }
                 std::mem::swap(&mut carry, &mut next);
             }
-            pass.finish(chain, carry);
+            narrow(chain, carry, scratch.state);
+            pass.finish(chain, scratch.state);
+        }
+    }
+
+    /// A chunk in the plain loop, with outputs where there are any.
+    unsafe fn plain<P: Pass<T = T>>(&self, pass: &P, chain: &Chain, chunk: usize, scratch: &Scratch<T>) {
+        // SAFETY: all rows are this worker's own; the pass is good for the chain.
+        unsafe {
+            if pass.applies() {
+                pass.apply::<false>(chain, chunk, scratch);
+            } else {
+                pass.sums(chain, chunk, SumRows { s: scratch.state, ..scratch.sums });
+            }
         }
     }
 
@@ -199,77 +219,86 @@ impl<T: Real> Walk<'_, T> {
         if group > 0 && first >= chunks {
             return;
         }
-        let row = |rows: *mut T, i: usize| rows.wrapping_add(i * scratch.pitch);
         // SAFETY: scratch is this worker's own; the relay is used by its protocol: group g reads the carry after it saw g
         // groups done, and no other group touches it before g + 1 are.
         unsafe {
-            if !self.exact {
-                for (i, chunk) in (first..last).enumerate() {
-                    let (s, p) = (row(scratch.s, i), row(scratch.p, i));
-                    self.reset(chain, s, p);
-                    pass.sums(chain, chunk, s, p);
+            for (i, chunk) in (first..last).enumerate() {
+                let sums = scratch.sums_of(i);
+                reset(chain, sums);
+                if !self.exact {
+                    pass.sums(chain, chunk, sums);
                 }
             }
             let done = &(*self.relay.done.add(chain.index))[0];
             let handed = self.relay.carry.add(chain.index * self.relay.pitch);
             if group == 0 {
-                pass.start(chain, scratch.entry);
+                pass.start(chain, scratch.state);
+                widen(chain, scratch.state, scratch.carry);
             } else {
                 wait_for(done, group as u32);
-                self.copy(chain, handed, scratch.entry);
+                std::ptr::copy_nonoverlapping(handed, scratch.carry, padded(chain));
             }
             for (i, chunk) in (first..last).enumerate() {
-                let (carry, next) = (row(scratch.entry, i), row(scratch.entry, i + 1));
-                if !self.exact && self.fold(chain, carry, row(scratch.s, i), row(scratch.p, i), next) {
+                let (carry, next, sums) =
+                    (scratch.carry_before(i), scratch.carry_before(i + 1), scratch.sums_of(i));
+                if !self.exact && self.fold(chain, carry, sums, next) {
                     continue;
                 }
-                self.reset(chain, scratch.spare, row(scratch.p, i));
-                self.copy(chain, carry, scratch.state);
-                pass.sums(chain, chunk, scratch.state, row(scratch.p, i));
+                narrow(chain, carry, scratch.state);
+                pass.sums(chain, chunk, SumRows { s: scratch.state, ..sums });
                 if self.exact {
-                    self.copy(chain, scratch.state, next);
+                    widen(chain, scratch.state, next);
                 } else {
                     patch(chain.width, next, scratch.state);
                 }
             }
-            let carry = row(scratch.entry, last.saturating_sub(first));
+            let carry = scratch.carry_before(last.saturating_sub(first));
             if last == chunks {
-                pass.finish(chain, carry);
+                narrow(chain, carry, scratch.state);
+                pass.finish(chain, scratch.state);
             } else {
-                self.copy(chain, carry, handed);
+                std::ptr::copy_nonoverlapping(carry, handed, padded(chain));
                 done.store(group as u32 + 1, Ordering::Release);
             }
             for (i, chunk) in (first..last).enumerate() {
-                let carry = row(scratch.entry, i);
-                pass.enter(chain, chunk, carry);
+                narrow(chain, scratch.carry_before(i), scratch.state);
+                pass.enter(chain, chunk, scratch.state);
                 if pass.applies() {
-                    self.copy(chain, carry, scratch.state);
                     pass.apply::<false>(chain, chunk, scratch);
                 }
             }
         }
     }
 
-    // SAFETY of the three below: rows of this worker, padded beyond the chain's width.
-
-    unsafe fn copy(&self, chain: &Chain, from: *const T, to: *mut T) {
-        // SAFETY: as above.
-        unsafe { std::ptr::copy_nonoverlapping(from, to, padded(chain)) }
+    unsafe fn fold(&self, chain: &Chain, carry: *const f64, sums: SumRows<T>, out: *mut f64) -> bool {
+        // SAFETY: rows of this worker, padded beyond the chain's width.
+        unsafe { self.level.run(&Fold { width: chain.width, carry, sums, out }) }
     }
+}
 
-    unsafe fn reset(&self, chain: &Chain, s: *mut T, p: *mut T) {
-        for d in 0..padded(chain) {
-            // SAFETY: as above.
-            unsafe {
-                s.add(d).write(T::ZERO);
-                p.add(d).write(T::ONE);
-            }
+// SAFETY of the three below: rows of one worker, padded beyond the chain's width.
+
+unsafe fn reset<T: Real>(chain: &Chain, sums: SumRows<T>) {
+    for d in 0..padded(chain) {
+        // SAFETY: as above.
+        unsafe {
+            sums.s.add(d).write(T::ZERO);
+            sums.p.add(d).write(1.0);
         }
     }
+}
 
-    unsafe fn fold(&self, chain: &Chain, carry: *const T, s: *const T, p: *const T, out: *mut T) -> bool {
+unsafe fn widen<T: Real>(chain: &Chain, state: *const T, carry: *mut f64) {
+    for d in 0..padded(chain) {
         // SAFETY: as above.
-        unsafe { self.level.run(&Fold { width: padded(chain), carry, p, s, out }) }
+        unsafe { carry.add(d).write((*state.add(d)).widen()) };
+    }
+}
+
+unsafe fn narrow<T: Real>(chain: &Chain, carry: *const f64, state: *mut T) {
+    for d in 0..padded(chain) {
+        // SAFETY: as above.
+        unsafe { state.add(d).write(T::narrow(*carry.add(d))) };
     }
 }
 

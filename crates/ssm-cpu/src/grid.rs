@@ -167,9 +167,9 @@ impl Region {
         self.sequences.len() * self.tiles()
     }
 
-    /// The length of a state row in scratch.
+    /// The length of a state row in scratch: a vector more than the tile, for the reason the arena has.
     pub(crate) fn padded_width(&self) -> usize {
-        self.tile.next_multiple_of(LANES)
+        self.tile.next_multiple_of(LANES) + LANES
     }
 }
 

@@ -8,7 +8,7 @@ use ssm_core::{
 use crate::backend::{CpuBackend, DeviceError};
 use crate::grid::Tensor;
 use crate::kernel::Storage;
-use crate::plan::{Detail, Shape, backward_traffic, saved_elements};
+use crate::plan::{Detail, Shape, backward_traffic, forward_traffic, saved_elements};
 use crate::scan_backward::Backward;
 use crate::scan_forward::{Forward, Keep};
 use crate::types::with_types;
@@ -19,16 +19,17 @@ impl Kernel<ScanForward> for CpuBackend {
 
     fn plan(&self, op: &ScanForward, options: &PlanOptions) -> Result<Plan<ScanForward, Self>, PlanError> {
         let problem = op.problem();
-        let (full, out) = (problem.dtype().size(), problem.out_dtype().size());
-        let written = problem.elements() * out;
-        let summed = 2 + u64::from(problem.has_b());
-        let shape = Shape { summed, written, backward: false, exact: false, own_states: false };
+        let shape = Shape {
+            summed: 2 + u64::from(problem.has_b()),
+            outputs: 1,
+            backward: false,
+            exact: false,
+            own_states: false,
+        };
         let detail = Detail::new(problem, options, self.threads().count(), &shape)?;
         let saved = saved_elements(problem, &detail.grid);
-        let (state, acc) = (problem.state_elements(), problem.accumulator().size());
-        let inputs = summed + u64::from(problem.has_c());
-        let read = inputs * problem.elements() * full + u64::from(problem.has_initial_state()) * state * acc;
-        let written = written + (saved + u64::from(problem.wants_final_state()) * state) * acc;
+        let (h0, last) = (problem.has_initial_state(), problem.wants_final_state());
+        let (read, written) = forward_traffic(problem, saved, u64::from(h0), u64::from(last));
         let report = detail.report(op, saved, read, written)?;
         Ok(Plan::new(op.clone(), report, detail))
     }
@@ -71,7 +72,7 @@ impl Kernel<ScanBackward> for CpuBackend {
         let outputs = [grads.x, grads.a, grads.b, grads.c].into_iter().filter(|g| *g).count() as u64;
         let shape = Shape {
             summed: 2 + u64::from(problem.has_c()),
-            written: outputs * problem.elements() * problem.dtype().size(),
+            outputs,
             backward: true,
             exact: false,
             own_states: problem.checkpoint() == Checkpoint::Nothing && grads.need_h(),
@@ -130,13 +131,10 @@ impl Kernel<ScanStep> for CpuBackend {
             return Err(PlanError::UnsupportedAlgorithm { backend: crate::NAME, algorithm });
         }
         let problem = op.problem();
-        let full = problem.elements() * problem.dtype().size();
-        let written = problem.elements() * problem.out_dtype().size();
-        let inputs = 2 + u64::from(problem.has_b()) + u64::from(problem.has_c());
-        let shape = Shape { summed: 0, written, backward: false, exact: true, own_states: false };
+        let shape = Shape { summed: 0, outputs: 1, backward: false, exact: true, own_states: false };
         let detail = Detail::new(problem, options, self.threads().count(), &shape)?;
-        let state = problem.state_elements() * problem.accumulator().size();
-        let report = detail.report(op, 0, inputs * full + state, written + state)?;
+        let (read, written) = forward_traffic(problem, 0, 1, 1);
+        let report = detail.report(op, 0, read, written)?;
         Ok(Plan::new(op.clone(), report, detail))
     }
 

@@ -1,6 +1,6 @@
 //! Plans: pure arithmetic on the problem and the number of threads.
 
-use ssm_core::{Algorithm, Checkpoint, GatedScan, Op, PlanError, PlanOptions, Report, ScanBackward};
+use ssm_core::{Algorithm, Checkpoint, DType, GatedScan, Op, PlanError, PlanOptions, Report, ScanBackward};
 
 use crate::arena::Arena;
 use crate::drive::{Relay, Scratch, ScratchSize};
@@ -37,7 +37,7 @@ pub struct Detail {
 
 /// The workspace of one region, cut.
 pub(crate) struct Workspace<T> {
-    pub(crate) relay: Relay<T>,
+    pub(crate) relay: Relay,
     pub(crate) states: *mut T,
     pub(crate) scratch: Vec<Scratch<T>>,
 }
@@ -46,8 +46,8 @@ pub(crate) struct Workspace<T> {
 pub(crate) struct Shape {
     /// Full-size tensors in storage type, that are read together in a group's first pass.
     pub(crate) summed: u64,
-    /// Bytes of outputs that are written once.
-    pub(crate) written: u64,
+    /// Full-size tensors that are written.
+    pub(crate) outputs: u64,
     pub(crate) backward: bool,
     /// The plain loop only.
     pub(crate) exact: bool,
@@ -88,7 +88,8 @@ impl Detail {
             grid,
             algorithm,
             workers,
-            stream: stream::AVAILABLE && shape.written >= STREAM_FROM_BYTES,
+            stream: stream::AVAILABLE
+                && bytes(shape.outputs, problem.elements(), problem.dtype()) >= STREAM_FROM_BYTES,
             sequences,
             channels,
             tile,
@@ -170,7 +171,7 @@ impl Detail {
     ) -> Result<Report, PlanError> {
         let problem = op.problem();
         let workspace_bytes = match problem.accumulator() {
-            ssm_core::DType::F64 => self.workspace_bytes::<f64>(),
+            DType::F64 => self.workspace_bytes::<f64>(),
             _ => self.workspace_bytes::<f32>(),
         }?;
         Ok(Report {
@@ -199,12 +200,33 @@ pub(crate) fn saved_elements(problem: &GatedScan, grid: &Grid) -> u64 {
     }
 }
 
-/// Bytes that backward reads and writes, each tensor as often as it comes from beyond the caches.
+/// Bytes of `tensors` tensors of `elements` each. A problem that no memory holds (D = 0 aside) saturates.
+fn bytes(tensors: u64, elements: u64, dtype: DType) -> u64 {
+    tensors.saturating_mul(elements).saturating_mul(dtype.size())
+}
+
+/// Bytes that forward or a step reads and writes, each tensor as often as it comes from beyond the caches.
+pub(crate) fn forward_traffic(
+    problem: &GatedScan,
+    saved: u64,
+    states_in: u64,
+    states_out: u64,
+) -> (u64, u64) {
+    let inputs = 2 + u64::from(problem.has_b()) + u64::from(problem.has_c());
+    let state = |n| bytes(n, problem.state_elements(), problem.accumulator());
+    let read = bytes(inputs, problem.elements(), problem.dtype()).saturating_add(state(states_in));
+    let written = bytes(1, problem.elements(), problem.out_dtype())
+        .saturating_add(bytes(1, saved, problem.accumulator()))
+        .saturating_add(state(states_out));
+    (read, written)
+}
+
+/// The same for backward; `states` are those that it finds by itself.
 pub(crate) fn backward_traffic(op: &ScanBackward, saved: u64, states: u64) -> (u64, u64) {
     let (problem, grads) = (op.problem(), op.grads());
-    let acc = problem.accumulator().size();
-    let full = problem.elements() * problem.dtype().size();
-    let rerun = problem.checkpoint() == Checkpoint::Nothing && grads.need_h();
+    let full = |tensors| bytes(tensors, problem.elements(), problem.dtype());
+    let acc = |elements| bytes(1, elements, problem.accumulator());
+    let rerun = states > 0;
     let rebuild = problem.checkpoint() != Checkpoint::FullH && grads.need_h();
     let with_b = u64::from(problem.has_b());
     let inputs = 1 // a
@@ -212,11 +234,13 @@ pub(crate) fn backward_traffic(op: &ScanBackward, saved: u64, states: u64) -> (u
         + with_b * u64::from(grads.x || rebuild)
         + u64::from(problem.has_c())
         + u64::from(rerun) * (2 + with_b);
-    let read = inputs * full
-        + problem.elements() * problem.out_dtype().size()
-        + if grads.need_h() { (saved + states) * acc } else { 0 }
-        + problem.state_elements() * acc * u64::from(problem.has_initial_state());
+    let history = if grads.need_h() { saved.saturating_add(states) } else { 0 };
+    let h0 = if problem.has_initial_state() { problem.state_elements() } else { 0 };
+    let dh0 = if grads.h0 { problem.state_elements() } else { 0 };
     let outputs = [grads.x, grads.a, grads.b, grads.c].into_iter().filter(|g| *g).count() as u64;
-    let dh0 = u64::from(grads.h0) * problem.state_elements() * acc;
-    (read, outputs * full + dh0 + u64::from(rerun) * states * acc)
+    let read = full(inputs)
+        .saturating_add(bytes(1, problem.elements(), problem.out_dtype()))
+        .saturating_add(acc(history))
+        .saturating_add(acc(h0));
+    (read, full(outputs).saturating_add(acc(dh0)).saturating_add(acc(states)))
 }

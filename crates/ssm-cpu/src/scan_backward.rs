@@ -8,7 +8,9 @@ use ssm_core::Grads;
 use crate::arena::Arena;
 use crate::drive::{Pass, Scratch, Threads};
 use crate::grid::{Chain, Tensor};
-use crate::kernel::{BackwardRows, BackwardSums, Leave, Level, Lines, OUTPUTS, Rebuild, Rows, Storage};
+use crate::kernel::{
+    BackwardRows, BackwardSums, Leave, Level, Lines, OUTPUTS, Rebuild, Rows, Storage, SumRows,
+};
 use crate::output::Output;
 use crate::plan::Detail;
 use crate::scan_forward::{Forward, Keep, States, finish_to, start_from, walk};
@@ -130,12 +132,12 @@ impl<E: Storage, O: Storage<Acc = E::Acc>> Pass for Backward<'_, E, O> {
         [&self.dx, &self.da, &self.db, &self.dc].into_iter().any(Tensor::wanted)
     }
 
-    unsafe fn start(&self, chain: &Chain, carry: *mut E::Acc) {
+    unsafe fn start(&self, chain: &Chain, state: *mut E::Acc) {
         // SAFETY: the row is padded; dhT has a row for every sequence.
-        unsafe { start_from(self.d_last, self.detail.grid.channels, chain, carry) }
+        unsafe { start_from(self.d_last, self.detail.grid.channels, chain, state) }
     }
 
-    unsafe fn sums(&self, chain: &Chain, o: usize, s: *mut E::Acc, p: *mut E::Acc) {
+    unsafe fn sums(&self, chain: &Chain, o: usize, sums: SumRows<E::Acc>) {
         let steps = chain.sequence.steps(Self::chunk(chain, o));
         let last = steps.end - 1;
         let job = BackwardSums {
@@ -144,8 +146,7 @@ impl<E: Storage, O: Storage<Acc = E::Acc>> Pass for Backward<'_, E, O> {
             a: self.a.down(chain, last),
             c: self.c.down(chain, last),
             dy: self.dy.down(chain, last),
-            s,
-            p,
+            sums,
         };
         // SAFETY: the steps are the chain's own.
         unsafe { self.level.run(&job) }
@@ -195,8 +196,7 @@ impl<E: Storage, O: Storage<Acc = E::Acc>> Pass for Backward<'_, E, O> {
                 db: db.down(),
                 dc: dc.down(),
                 q: scratch.state,
-                s: scratch.s,
-                p: scratch.p,
+                sums: scratch.sums,
                 leaving,
             };
             // SAFETY: the steps are the chain's own, and each stage holds `rows` rows of every output.
@@ -209,8 +209,8 @@ impl<E: Storage, O: Storage<Acc = E::Acc>> Pass for Backward<'_, E, O> {
         unsafe { self.level.run(&Leave(leaving)) };
     }
 
-    unsafe fn finish(&self, chain: &Chain, carry: *const E::Acc) {
+    unsafe fn finish(&self, chain: &Chain, state: *const E::Acc) {
         // SAFETY: dh0 has a row for every sequence.
-        unsafe { finish_to(self.dh0, self.detail.grid.channels, chain, carry) }
+        unsafe { finish_to(self.dh0, self.detail.grid.channels, chain, state) }
     }
 }

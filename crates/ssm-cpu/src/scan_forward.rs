@@ -7,7 +7,7 @@ use ssm_core::{Checkpoint, Element};
 use crate::arena::Arena;
 use crate::drive::{Pass, Scratch, Threads, Walk, padded};
 use crate::grid::{Chain, Grid, Region, Tensor};
-use crate::kernel::{ForwardRows, ForwardSums, Leave, Level, Lines, OUTPUTS, Rows, Storage};
+use crate::kernel::{ForwardRows, ForwardSums, Leave, Level, Lines, OUTPUTS, Rows, Storage, SumRows};
 use crate::output::Output;
 use crate::plan::{Detail, Workspace};
 
@@ -136,12 +136,12 @@ impl<E: Storage, O: Storage<Acc = E::Acc>> Pass for Forward<'_, E, O> {
         self.y.wanted()
     }
 
-    unsafe fn start(&self, chain: &Chain, carry: *mut E::Acc) {
+    unsafe fn start(&self, chain: &Chain, state: *mut E::Acc) {
         // SAFETY: the row is padded; h0 has a row for every sequence.
-        unsafe { start_from(self.h0, self.detail.grid.channels, chain, carry) }
+        unsafe { start_from(self.h0, self.detail.grid.channels, chain, state) }
     }
 
-    unsafe fn sums(&self, chain: &Chain, k: usize, s: *mut E::Acc, p: *mut E::Acc) {
+    unsafe fn sums(&self, chain: &Chain, k: usize, sums: SumRows<E::Acc>) {
         let steps = chain.sequence.steps(k);
         let job = ForwardSums {
             steps: steps.len(),
@@ -149,17 +149,16 @@ impl<E: Storage, O: Storage<Acc = E::Acc>> Pass for Forward<'_, E, O> {
             x: self.x.up(chain, steps.start),
             a: self.a.up(chain, steps.start),
             b: self.b.up(chain, steps.start),
-            s,
-            p,
+            sums,
         };
         // SAFETY: the steps are the chain's own.
         unsafe { self.level.run(&job) }
     }
 
-    unsafe fn enter(&self, chain: &Chain, k: usize, carry: *const E::Acc) {
+    unsafe fn enter(&self, chain: &Chain, k: usize, state: *const E::Acc) {
         if let Keep::States(states) = &self.keep {
             // SAFETY: every chunk has a row.
-            unsafe { std::ptr::copy_nonoverlapping(carry, states.row(chain, k), chain.width) }
+            unsafe { std::ptr::copy_nonoverlapping(state, states.row(chain, k), chain.width) }
         }
     }
 
@@ -186,8 +185,7 @@ impl<E: Storage, O: Storage<Acc = E::Acc>> Pass for Forward<'_, E, O> {
                     _ => Rows::NONE,
                 },
                 h: scratch.state,
-                s: scratch.s,
-                p: scratch.p,
+                sums: scratch.sums,
                 leaving,
             };
             // SAFETY: the steps are the chain's own, and each stage holds `rows` rows.
@@ -200,9 +198,9 @@ impl<E: Storage, O: Storage<Acc = E::Acc>> Pass for Forward<'_, E, O> {
         unsafe { self.level.run(&Leave(leaving)) };
     }
 
-    unsafe fn finish(&self, chain: &Chain, carry: *const E::Acc) {
+    unsafe fn finish(&self, chain: &Chain, state: *const E::Acc) {
         // SAFETY: hT has a row for every sequence.
-        unsafe { finish_to(self.last, self.detail.grid.channels, chain, carry) }
+        unsafe { finish_to(self.last, self.detail.grid.channels, chain, state) }
     }
 }
 

@@ -99,7 +99,7 @@ fn shape(values: Values, problem: &GatedScan, inputs: &mut Inputs, signed: bool,
     let len = problem.len();
     match values {
         Values::Usual | Values::Contaminated => {}
-        Values::LongMemory => inputs.a.iter_mut().for_each(|a| *a = 1.0 - 3e-4 * (1.0 - *a)),
+        Values::LongMemory => inputs.a.iter_mut().for_each(|a| *a = 1.0 - 3e-4 * rng.random::<f64>()),
         Values::ZeroGates => inputs.a.iter_mut().filter(|_| rng.random()).for_each(|a| *a = 0.0),
         Values::AllZeroGates => inputs.a.fill(0.0),
         Values::OneGates => inputs.a.fill(1.0),

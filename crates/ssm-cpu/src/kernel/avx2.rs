@@ -15,6 +15,7 @@ pub(crate) struct Avx2;
 #[allow(clippy::undocumented_unsafe_blocks, reason = "one reason holds for all of them, above")]
 impl Isa for Avx2 {
     type F32 = [__m256; 2];
+    type F64 = [__m256d; 4];
 
     #[inline(always)]
     fn mul(a: Self::F32, b: Self::F32) -> Self::F32 {
@@ -24,6 +25,14 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn fma(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
         unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
+    }
+
+    #[inline(always)]
+    fn grow(p: Self::F64, a: Self::F32) -> Self::F64 {
+        let low = |v| unsafe { _mm256_cvtps_pd(_mm256_castps256_ps128(v)) };
+        let high = |v| unsafe { _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(v)) };
+        let a = [low(a[0]), high(a[0]), low(a[1]), high(a[1])];
+        std::array::from_fn(|i| unsafe { _mm256_mul_pd(p[i], a[i]) })
     }
 
     #[inline(always)]
@@ -83,6 +92,18 @@ impl Isa for Avx2 {
             // The pack works within 128-bit halves: bring the quarters back into order.
             let packed = _mm256_packus_epi32(upper(v[0]), upper(v[1]));
             _mm256_storeu_si256(dst.cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f64(src: *const f64) -> Self::F64 {
+        std::array::from_fn(|i| unsafe { _mm256_loadu_pd(src.add(4 * i)) })
+    }
+
+    #[inline(always)]
+    unsafe fn store_f64(dst: *mut f64, v: Self::F64) {
+        for (i, v) in v.into_iter().enumerate() {
+            unsafe { _mm256_storeu_pd(dst.add(4 * i), v) };
         }
     }
 }

@@ -15,6 +15,7 @@ pub(crate) struct Avx512;
 #[allow(clippy::undocumented_unsafe_blocks, reason = "one reason holds for all of them, above")]
 impl Isa for Avx512 {
     type F32 = __m512;
+    type F64 = [__m512d; 2];
 
     #[inline(always)]
     fn mul(a: __m512, b: __m512) -> __m512 {
@@ -24,6 +25,15 @@ impl Isa for Avx512 {
     #[inline(always)]
     fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn grow(p: Self::F64, a: __m512) -> Self::F64 {
+        unsafe {
+            let low = _mm512_cvtps_pd(_mm512_castps512_ps256(a));
+            let high = _mm512_cvtps_pd(_mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(a))));
+            [_mm512_mul_pd(p[0], low), _mm512_mul_pd(p[1], high)]
+        }
     }
 
     #[inline(always)]
@@ -75,6 +85,19 @@ impl Isa for Avx512 {
             let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
             let kept = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x0040_0000));
             _mm256_storeu_si256(dst.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(kept)));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f64(src: *const f64) -> Self::F64 {
+        unsafe { [_mm512_loadu_pd(src), _mm512_loadu_pd(src.add(8))] }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f64(dst: *mut f64, v: Self::F64) {
+        unsafe {
+            _mm512_storeu_pd(dst, v[0]);
+            _mm512_storeu_pd(dst.add(8), v[1]);
         }
     }
 }

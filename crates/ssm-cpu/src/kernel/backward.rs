@@ -4,6 +4,7 @@
 use ssm_core::Element;
 
 use super::dispatch::Job;
+use super::fold::SumRows;
 use super::lanes::{Isa, Real, Storage};
 use super::{Blocks, Lines, OUTPUTS, Rows};
 
@@ -29,8 +30,7 @@ pub(crate) struct BackwardRows<E: Storage, O, const SUMS: bool> {
     pub(crate) dc: Rows<E>,
     /// One padded row each.
     pub(crate) q: *mut E::Acc,
-    pub(crate) s: *mut E::Acc,
-    pub(crate) p: *mut E::Acc,
+    pub(crate) sums: SumRows<E::Acc>,
     /// Outputs of the steps before, on their way out.
     pub(crate) leaving: [Lines; OUTPUTS],
 }
@@ -52,17 +52,16 @@ impl<E: Storage, O: Storage<Acc = E::Acc>, const SUMS: bool> Blocks for Backward
         // rows, and h has rows when da or dc is wanted.
         unsafe {
             let mut q = Acc::<E>::load_row::<I>(self.q.add(d));
-            let mut sums = SUMS
-                .then(|| (Acc::<E>::load_row::<I>(self.s.add(d)), Acc::<E>::load_row::<I>(self.p.add(d))));
+            let mut sums = SUMS.then(|| self.sums.load::<I>(d));
             for i in step..step + R {
                 let gate = E::load_some::<I>(self.a.row(i).add(d), n);
                 let dy = O::load_some::<I>(self.dy.row(i).add(d), n);
                 let out = E::load_some::<I>(self.c.row(i).add(d), n);
                 let g = Acc::<E>::fma::<I>(out, dy, q);
                 q = Acc::<E>::mul::<I>(gate, g);
-                sums = sums.map(|(s, p)| {
-                    let s = Acc::<E>::fma::<I>(out, dy, s);
-                    (Acc::<E>::mul::<I>(gate, s), Acc::<E>::mul::<I>(gate, p))
+                sums = sums.map(|at| {
+                    let s = Acc::<E>::mul::<I>(gate, Acc::<E>::fma::<I>(out, dy, at.s));
+                    at.pass::<Acc<E>, I>(gate, s)
                 });
                 if self.dx.wanted() {
                     let b = E::load_some::<I>(self.b.row(i).add(d), n);
@@ -82,24 +81,22 @@ impl<E: Storage, O: Storage<Acc = E::Acc>, const SUMS: bool> Blocks for Backward
                 }
             }
             Acc::<E>::store_row::<I>(self.q.add(d), q);
-            if let Some((s, p)) = sums {
-                Acc::<E>::store_row::<I>(self.s.add(d), s);
-                Acc::<E>::store_row::<I>(self.p.add(d), p);
+            if let Some(sums) = sums {
+                self.sums.store::<I>(d, sums);
             }
         }
     }
 }
 
-/// The scan of q from the s that it finds, and the product of the gates from the p that it finds: a chunk's aggregates
-/// when they begin as 0 and 1, the plain loop's q when s begins as the carry.
+/// The sums alone, from those that it finds: a chunk's aggregates when they begin as 0 and 1, the plain loop's q when s
+/// begins as the carry.
 pub(crate) struct BackwardSums<E: Storage, O> {
     pub(crate) steps: usize,
     pub(crate) width: usize,
     pub(crate) a: Rows<E>,
     pub(crate) c: Rows<E>,
     pub(crate) dy: Rows<O>,
-    pub(crate) s: *mut E::Acc,
-    pub(crate) p: *mut E::Acc,
+    pub(crate) sums: SumRows<E::Acc>,
 }
 
 impl<E: Storage, O: Storage<Acc = E::Acc>> Job for BackwardSums<E, O> {
@@ -117,17 +114,14 @@ impl<E: Storage, O: Storage<Acc = E::Acc>> Blocks for BackwardSums<E, O> {
     unsafe fn block<I: Isa, const R: usize>(&self, step: usize, d: usize, n: usize) {
         // SAFETY: d + n ≤ width, for which the rows are good; state rows are padded to LANES.
         unsafe {
-            let mut s = Acc::<E>::load_row::<I>(self.s.add(d));
-            let mut p = Acc::<E>::load_row::<I>(self.p.add(d));
+            let mut sums = self.sums.load::<I>(d);
             for i in step..step + R {
                 let gate = E::load_some::<I>(self.a.row(i).add(d), n);
                 let out = E::load_some::<I>(self.c.row(i).add(d), n);
-                s = Acc::<E>::fma::<I>(out, O::load_some::<I>(self.dy.row(i).add(d), n), s);
-                s = Acc::<E>::mul::<I>(gate, s);
-                p = Acc::<E>::mul::<I>(gate, p);
+                let g = Acc::<E>::fma::<I>(out, O::load_some::<I>(self.dy.row(i).add(d), n), sums.s);
+                sums = sums.pass::<Acc<E>, I>(gate, Acc::<E>::mul::<I>(gate, g));
             }
-            Acc::<E>::store_row::<I>(self.s.add(d), s);
-            Acc::<E>::store_row::<I>(self.p.add(d), p);
+            self.sums.store::<I>(d, sums);
         }
     }
 }

@@ -3,6 +3,7 @@
 use ssm_core::Element;
 
 use super::dispatch::Job;
+use super::fold::SumRows;
 use super::lanes::{Isa, LANES, Real, Storage};
 
 use super::{Blocks, Lines, OUTPUTS, Rows};
@@ -24,8 +25,7 @@ pub(crate) struct ForwardRows<E: Storage, O, const SUMS: bool> {
     pub(crate) all_h: Rows<E::Acc>,
     /// One padded row each.
     pub(crate) h: *mut E::Acc,
-    pub(crate) s: *mut E::Acc,
-    pub(crate) p: *mut E::Acc,
+    pub(crate) sums: SumRows<E::Acc>,
     /// Outputs of the steps before, on their way out.
     pub(crate) leaving: [Lines; OUTPUTS],
 }
@@ -46,8 +46,7 @@ impl<E: Storage, O: Storage<Acc = E::Acc>, const SUMS: bool> Blocks for ForwardR
         // SAFETY: d + n ≤ width, for which the rows are good; state rows are padded to LANES.
         unsafe {
             let mut h = Acc::<E>::load_row::<I>(self.h.add(d));
-            let mut sums = SUMS
-                .then(|| (Acc::<E>::load_row::<I>(self.s.add(d)), Acc::<E>::load_row::<I>(self.p.add(d))));
+            let mut sums = SUMS.then(|| self.sums.load::<I>(d));
             for i in step..step + R {
                 I::prefetch(self.x.row(i + AHEAD).wrapping_add(d));
                 I::prefetch(self.a.row(i + AHEAD).wrapping_add(d));
@@ -57,7 +56,7 @@ impl<E: Storage, O: Storage<Acc = E::Acc>, const SUMS: bool> Blocks for ForwardR
                 let gate = E::load_some::<I>(self.a.row(i).add(d), n);
                 let u = Acc::<E>::mul::<I>(E::load_some::<I>(self.b.row(i).add(d), n), x);
                 h = Acc::<E>::fma::<I>(gate, h, u);
-                sums = sums.map(|(s, p)| (Acc::<E>::fma::<I>(gate, s, u), Acc::<E>::mul::<I>(gate, p)));
+                sums = sums.map(|at| at.pass::<Acc<E>, I>(gate, Acc::<E>::fma::<I>(gate, at.s, u)));
                 if self.all_h.wanted() {
                     let mut row = [Acc::<E>::ZERO; LANES];
                     Acc::<E>::store_row::<I>(row.as_mut_ptr(), h);
@@ -67,24 +66,22 @@ impl<E: Storage, O: Storage<Acc = E::Acc>, const SUMS: bool> Blocks for ForwardR
                 O::store_some::<I>(self.y.row(i).add(d), y, n);
             }
             Acc::<E>::store_row::<I>(self.h.add(d), h);
-            if let Some((s, p)) = sums {
-                Acc::<E>::store_row::<I>(self.s.add(d), s);
-                Acc::<E>::store_row::<I>(self.p.add(d), p);
+            if let Some(sums) = sums {
+                self.sums.store::<I>(d, sums);
             }
         }
     }
 }
 
-/// The scan from the s that it finds, and the product of the gates from the p that it finds: a chunk's aggregates when
-/// they begin as 0 and 1, the plain loop's state when s begins as the carry.
+/// The sums alone, from those that it finds: a chunk's aggregates when they begin as 0 and 1, the plain loop's state when s
+/// begins as the carry.
 pub(crate) struct ForwardSums<E: Storage> {
     pub(crate) steps: usize,
     pub(crate) width: usize,
     pub(crate) x: Rows<E>,
     pub(crate) a: Rows<E>,
     pub(crate) b: Rows<E>,
-    pub(crate) s: *mut E::Acc,
-    pub(crate) p: *mut E::Acc,
+    pub(crate) sums: SumRows<E::Acc>,
 }
 
 impl<E: Storage> Job for ForwardSums<E> {
@@ -102,17 +99,14 @@ impl<E: Storage> Blocks for ForwardSums<E> {
     unsafe fn block<I: Isa, const R: usize>(&self, step: usize, d: usize, n: usize) {
         // SAFETY: d + n ≤ width, for which the rows are good; state rows are padded to LANES.
         unsafe {
-            let mut s = Acc::<E>::load_row::<I>(self.s.add(d));
-            let mut p = Acc::<E>::load_row::<I>(self.p.add(d));
+            let mut sums = self.sums.load::<I>(d);
             for i in step..step + R {
                 let x = E::load_some::<I>(self.x.row(i).add(d), n);
                 let gate = E::load_some::<I>(self.a.row(i).add(d), n);
                 let u = Acc::<E>::mul::<I>(E::load_some::<I>(self.b.row(i).add(d), n), x);
-                s = Acc::<E>::fma::<I>(gate, s, u);
-                p = Acc::<E>::mul::<I>(gate, p);
+                sums = sums.pass::<Acc<E>, I>(gate, Acc::<E>::fma::<I>(gate, sums.s, u));
             }
-            Acc::<E>::store_row::<I>(self.s.add(d), s);
-            Acc::<E>::store_row::<I>(self.p.add(d), p);
+            self.sums.store::<I>(d, sums);
         }
     }
 }

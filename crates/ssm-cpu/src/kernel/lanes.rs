@@ -17,11 +17,15 @@ pub(crate) const MAX_TILE: usize = 2048;
 pub(crate) trait Isa: Copy {
     /// Sixteen f32.
     type F32: Copy;
+    /// Sixteen f64.
+    type F64: Copy;
 
     fn mul(a: Self::F32, b: Self::F32) -> Self::F32;
     /// a·b + c, rounded once where the instruction set has it.
     fn fma(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
-    /// The same for the f64 path, lane by lane.
+    /// p·a in f64.
+    fn grow(p: Self::F64, a: Self::F32) -> Self::F64;
+    /// a·b + c for the f64 path, lane by lane.
     fn fma_f64(a: f64, b: f64, c: f64) -> f64;
 
     /// Asks for the cache line at an address, which need not be one that may be read.
@@ -56,24 +60,29 @@ pub(crate) trait Isa: Copy {
         }
     }
 
-    // SAFETY of the six below: the pointer is good for LANES elements; no alignment beyond the element's is needed.
+    // SAFETY of the eight below: the pointer is good for LANES elements; no alignment beyond the element's is needed.
     unsafe fn load_f32(src: *const f32) -> Self::F32;
     unsafe fn load_f16(src: *const f16) -> Self::F32;
     unsafe fn load_bf16(src: *const bf16) -> Self::F32;
     unsafe fn store_f32(dst: *mut f32, v: Self::F32);
     unsafe fn store_f16(dst: *mut f16, v: Self::F32);
     unsafe fn store_bf16(dst: *mut bf16, v: Self::F32);
+    unsafe fn load_f64(src: *const f64) -> Self::F64;
+    unsafe fn store_f64(dst: *mut f64, v: Self::F64);
 }
 
 /// An accumulator type.
 pub(crate) trait Real: Element<Acc = Self> + PartialEq {
     type V<I: Isa>: Copy;
     const ZERO: Self;
-    const ONE: Self;
 
     fn mul<I: Isa>(a: Self::V<I>, b: Self::V<I>) -> Self::V<I>;
     fn fma<I: Isa>(a: Self::V<I>, b: Self::V<I>, c: Self::V<I>) -> Self::V<I>;
+    /// p·a in f64.
+    fn grow<I: Isa>(p: I::F64, a: Self::V<I>) -> I::F64;
     fn finite(self) -> bool;
+    fn widen(self) -> f64;
+    fn narrow(v: f64) -> Self;
 
     /// # Safety
     ///
@@ -167,7 +176,6 @@ storage!(bf16, bf16::ONE, load_bf16, store_bf16);
 impl Real for f32 {
     type V<I: Isa> = I::F32;
     const ZERO: Self = 0.0;
-    const ONE: Self = 1.0;
 
     #[inline(always)]
     fn mul<I: Isa>(a: I::F32, b: I::F32) -> I::F32 {
@@ -177,6 +185,21 @@ impl Real for f32 {
     #[inline(always)]
     fn fma<I: Isa>(a: I::F32, b: I::F32, c: I::F32) -> I::F32 {
         I::fma(a, b, c)
+    }
+
+    #[inline(always)]
+    fn grow<I: Isa>(p: I::F64, a: I::F32) -> I::F64 {
+        I::grow(p, a)
+    }
+
+    #[inline(always)]
+    fn widen(self) -> f64 {
+        f64::from(self)
+    }
+
+    #[inline(always)]
+    fn narrow(v: f64) -> Self {
+        v as f32
     }
 
     #[inline(always)]
@@ -201,7 +224,6 @@ impl Real for f32 {
 impl Real for f64 {
     type V<I: Isa> = [f64; LANES];
     const ZERO: Self = 0.0;
-    const ONE: Self = 1.0;
 
     #[inline(always)]
     fn mul<I: Isa>(a: [f64; LANES], b: [f64; LANES]) -> [f64; LANES] {
@@ -211,6 +233,29 @@ impl Real for f64 {
     #[inline(always)]
     fn fma<I: Isa>(a: [f64; LANES], b: [f64; LANES], c: [f64; LANES]) -> [f64; LANES] {
         std::array::from_fn(|i| I::fma_f64(a[i], b[i], c[i]))
+    }
+
+    #[inline(always)]
+    fn grow<I: Isa>(p: I::F64, a: [f64; LANES]) -> I::F64 {
+        let mut lanes = [0.0; LANES];
+        // SAFETY: `lanes` has LANES elements.
+        unsafe {
+            I::store_f64(lanes.as_mut_ptr(), p);
+            for (p, a) in lanes.iter_mut().zip(a) {
+                *p *= a;
+            }
+            I::load_f64(lanes.as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    fn widen(self) -> f64 {
+        self
+    }
+
+    #[inline(always)]
+    fn narrow(v: f64) -> Self {
+        v
     }
 
     #[inline(always)]

@@ -15,7 +15,7 @@ pub(crate) mod stream;
 
 pub(crate) use backward::{BackwardRows, BackwardSums};
 pub(crate) use dispatch::Level;
-pub(crate) use fold::{Fold, patch};
+pub(crate) use fold::{Fold, SumRows, patch};
 pub(crate) use forward::{ForwardRows, ForwardSums, Rebuild};
 use lanes::Isa;
 pub(crate) use lanes::{LANES, MAX_TILE, Real, Storage};

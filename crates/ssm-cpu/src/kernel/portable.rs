@@ -10,6 +10,7 @@ pub(crate) struct Portable;
 
 impl Isa for Portable {
     type F32 = [f32; LANES];
+    type F64 = [f64; LANES];
 
     #[inline(always)]
     fn mul(a: Self::F32, b: Self::F32) -> Self::F32 {
@@ -18,12 +19,18 @@ impl Isa for Portable {
 
     #[inline(always)]
     fn fma(a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
-        // Every AArch64 fuses; elsewhere a fused product would be a library call for each element.
+        // Every AArch64 fuses; elsewhere a fused product would be a library call for each element. Going through f64, where
+        // the product is exact, is not free either, but without it two outputs in cancellation miss the error contract.
         if cfg!(target_arch = "aarch64") {
             std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
         } else {
-            std::array::from_fn(|i| a[i] * b[i] + c[i])
+            std::array::from_fn(|i| (f64::from(a[i]) * f64::from(b[i]) + f64::from(c[i])) as f32)
         }
+    }
+
+    #[inline(always)]
+    fn grow(p: Self::F64, a: Self::F32) -> Self::F64 {
+        std::array::from_fn(|i| p[i] * f64::from(a[i]))
     }
 
     #[inline(always)]
@@ -67,6 +74,18 @@ impl Isa for Portable {
     unsafe fn store_bf16(dst: *mut bf16, v: Self::F32) {
         // SAFETY: the caller gives room for LANES elements, each two bytes.
         unsafe { dst.cast::<[u16; LANES]>().write_unaligned(v.map(narrow_bf16)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f64(src: *const f64) -> Self::F64 {
+        // SAFETY: the caller gives LANES elements.
+        unsafe { src.cast::<Self::F64>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f64(dst: *mut f64, v: Self::F64) {
+        // SAFETY: the caller gives room for LANES elements.
+        unsafe { dst.cast::<Self::F64>().write_unaligned(v) }
     }
 }
 
