@@ -70,10 +70,12 @@ impl Workspace {
 }
 
 /// The problem and the device, with what follows from both.
+#[derive(Clone, Copy)]
 struct Planner<'a> {
     problem: &'a GatedScan,
     limits: &'a DeviceLimits,
     row: &'static Row,
+    direction: Direction,
     /// Steps of the longest sequence.
     longest: u64,
     /// Steps of all sequences.
@@ -81,7 +83,11 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(problem: &'a GatedScan, limits: &'a DeviceLimits) -> Result<Self, PlanError> {
+    fn new(
+        problem: &'a GatedScan,
+        limits: &'a DeviceLimits,
+        direction: Direction,
+    ) -> Result<Self, PlanError> {
         let unsupported = |dtype| PlanError::UnsupportedType { backend: CudaBackend::NAME, dtype };
         let target = Target::for_device(limits.capability);
         let row = target.and_then(|t| t.row(problem.dtype())).ok_or(unsupported(problem.dtype()))?;
@@ -93,7 +99,7 @@ impl<'a> Planner<'a> {
             ),
             None => (problem.len() as u64, problem.len() as u64 * problem.batch() as u64),
         };
-        Ok(Self { problem, limits, row, longest, steps })
+        Ok(Self { problem, limits, row, direction, longest, steps })
     }
 
     fn any(&self) -> bool {
@@ -102,7 +108,7 @@ impl<'a> Planner<'a> {
 
     /// Channel tiles of one sequence.
     fn columns(&self, walk: Walk) -> u64 {
-        (self.problem.channels() as u64).div_ceil(self.row.lanes(walk))
+        (self.problem.channels() as u64).div_ceil(self.row.lanes(self.direction, walk))
     }
 
     /// Columns that blocks walk along: a packed batch is one row of them.
@@ -115,7 +121,7 @@ impl<'a> Planner<'a> {
 
     /// Chunks of the longest walk along a column.
     fn walk_chunks(&self) -> u64 {
-        let chunk = self.row.chunk;
+        let chunk = self.row.chunk(self.direction);
         match self.problem.cu_seqlens() {
             Some(_) => self.problem.len() as u64 / chunk + self.problem.sequences() as u64,
             None => (self.problem.len() as u64).div_ceil(chunk).max(1),
@@ -124,7 +130,7 @@ impl<'a> Planner<'a> {
 
     /// Chunks of all sequences together.
     fn chunks(&self) -> u64 {
-        let chunk = self.row.chunk;
+        let chunk = self.row.chunk(self.direction);
         match self.problem.cu_seqlens() {
             Some(cu) => cu.windows(2).map(|w| ((w[1] - w[0]) as u64).div_ceil(chunk)).sum(),
             None => (self.problem.len() as u64).div_ceil(chunk) * self.problem.batch() as u64,
@@ -184,18 +190,19 @@ impl<'a> Planner<'a> {
     fn algorithm(&self, options: &PlanOptions) -> Algorithm {
         options.algorithm.unwrap_or_else(|| {
             // One chunk leaves nothing to split.
-            let march = self.longest <= self.row.chunk || self.march_fills();
+            let march = self.longest <= self.row.chunk(self.direction) || self.march_fills();
             if march { Algorithm::March } else { Algorithm::Chunked }
         })
     }
 
-    fn pass(&self, direction: Direction, algorithm: Algorithm) -> Result<Pass, PlanError> {
+    fn pass(&self, algorithm: Algorithm) -> Result<Pass, PlanError> {
+        let direction = self.direction;
         let walk = match algorithm {
             Algorithm::Sequential | Algorithm::March => Walk::March,
             Algorithm::Chunked => Walk::Chunked,
         };
         let entry = Entry::Scan { direction, walk, dtype: self.problem.dtype(), any: self.any() };
-        let threads = self.row.threads(walk);
+        let threads = self.row.threads(direction, walk);
         let out = if self.any() { 4 } else { self.problem.dtype().size() };
         let shared = |stages| self.row.shared(direction, walk, out, stages);
         let least = self.row.least_stages(direction, walk);
@@ -224,7 +231,7 @@ impl<'a> Planner<'a> {
         Ok(Pass {
             entry,
             sequential: algorithm == Algorithm::Sequential,
-            lanes: self.row.lanes(walk),
+            lanes: self.row.lanes(direction, walk),
             threads: narrow(threads)?,
             shared: narrow(shared(stages))?,
             stages: narrow(stages)?,
@@ -244,7 +251,7 @@ impl<'a> Planner<'a> {
     fn work_bytes(&self, columns: u64) -> Result<u64, PlanError> {
         let tickets = columns.checked_mul(4).and_then(|b| b.checked_next_multiple_of(256));
         let rows = columns.checked_mul(self.walk_chunks());
-        let pairs = rows.and_then(|r| r.checked_mul(self.row.lanes(Walk::Chunked) * 8));
+        let pairs = rows.and_then(|r| r.checked_mul(self.row.lanes(self.direction, Walk::Chunked) * 8));
         tickets.zip(pairs).and_then(|(t, p)| t.checked_add(p)).ok_or(PlanError::Overflow)
     }
 
@@ -308,7 +315,7 @@ impl<'a> Planner<'a> {
             dtype: p.dtype(),
             checkpoint: p.checkpoint(),
             algorithm,
-            chunk_len: usize::try_from(self.row.chunk).map_err(|_| PlanError::Overflow)?,
+            chunk_len: usize::try_from(self.row.chunk(self.direction)).map_err(|_| PlanError::Overflow)?,
             chunks: self.chunks(),
             workspace_bytes: workspace,
             saved: traffic.saved,
@@ -340,9 +347,9 @@ pub(crate) fn forward(
     limits: &DeviceLimits,
     options: &PlanOptions,
 ) -> Result<(Report, Detail), PlanError> {
-    let (p, planner) = (op.problem(), Planner::new(op.problem(), limits)?);
+    let (p, planner) = (op.problem(), Planner::new(op.problem(), limits, Direction::Forward)?);
     let algorithm = planner.algorithm(options);
-    let detail = planner.detail(planner.pass(Direction::Forward, algorithm)?, None)?;
+    let detail = planner.detail(planner.pass(algorithm)?, None)?;
     let saved = planner.saved()?;
     let inputs = (2 + u64::from(p.has_b()) + u64::from(p.has_c())) * p.dtype().size();
     let read = bytes(&[(p.elements(), inputs), (p.state_elements(), 4 * u64::from(p.has_initial_state()))])?;
@@ -361,11 +368,16 @@ pub(crate) fn backward(
     limits: &DeviceLimits,
     options: &PlanOptions,
 ) -> Result<(Report, Detail), PlanError> {
-    let (p, grads, planner) = (op.problem(), op.grads(), Planner::new(op.problem(), limits)?);
+    let (p, grads, planner) =
+        (op.problem(), op.grads(), Planner::new(op.problem(), limits, Direction::Backward)?);
     let algorithm = planner.algorithm(options);
     let rerun = p.checkpoint() == Checkpoint::Nothing && grads.need_h();
-    let carry = if rerun { Some(planner.pass(Direction::Forward, algorithm)?) } else { None };
-    let detail = planner.detail(planner.pass(Direction::Backward, algorithm)?, carry)?;
+    let carry = if rerun {
+        Some(Planner { direction: Direction::Forward, ..planner }.pass(algorithm)?)
+    } else {
+        None
+    };
+    let detail = planner.detail(planner.pass(algorithm)?, carry)?;
     let saved = planner.saved()?;
     let states = if rerun { planner.states(p.sequences() as u64)? } else { 0 };
     let rebuild = grads.need_h() && p.checkpoint() != Checkpoint::FullH;
@@ -404,7 +416,7 @@ pub(crate) fn step(
     if let Some(algorithm) = options.algorithm.filter(|a| *a != Algorithm::Sequential) {
         return Err(PlanError::UnsupportedAlgorithm { backend: CudaBackend::NAME, algorithm });
     }
-    let (p, planner) = (op.problem(), Planner::new(op.problem(), limits)?);
+    let (p, planner) = (op.problem(), Planner::new(op.problem(), limits, Direction::Forward)?);
     let pass = Pass {
         entry: Entry::Step { dtype: p.dtype(), any: planner.any() },
         sequential: true,

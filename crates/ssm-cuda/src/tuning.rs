@@ -12,10 +12,12 @@ pub(crate) struct Row {
     pub(crate) dtype: DType,
     pub(crate) sub: u64,
     pub(crate) chunk: u64,
+    pub(crate) chunkb: u64,
     pub(crate) save: u64,
     pub(crate) stage: u64,
     pub(crate) vm: u64,
     pub(crate) vc: u64,
+    pub(crate) vcb: u64,
     pub(crate) sf: u64,
     pub(crate) sb: u64,
     pub(crate) cf: u64,
@@ -31,19 +33,28 @@ pub(crate) const MARCH_COLUMNS_PER_MULTIPROCESSOR: u64 = 2;
 pub(crate) const MARCH_BALANCE_PERCENT: u64 = 80;
 
 impl Row {
+    /// Steps a chunk.
+    pub(crate) const fn chunk(&self, direction: Direction) -> u64 {
+        match direction {
+            Direction::Forward => self.chunk,
+            Direction::Backward => self.chunkb,
+        }
+    }
+
     /// Channels that one warp covers.
-    pub(crate) const fn lanes(&self, walk: Walk) -> u64 {
-        32 * match walk {
-            Walk::March => self.vm,
-            Walk::Chunked => self.vc,
+    pub(crate) const fn lanes(&self, direction: Direction, walk: Walk) -> u64 {
+        32 * match (direction, walk) {
+            (_, Walk::March) => self.vm,
+            (Direction::Forward, Walk::Chunked) => self.vc,
+            (Direction::Backward, Walk::Chunked) => self.vcb,
         }
     }
 
     /// Threads a block.
-    pub(crate) const fn threads(&self, walk: Walk) -> u64 {
+    pub(crate) const fn threads(&self, direction: Direction, walk: Walk) -> u64 {
         match walk {
             Walk::March => 32,
-            Walk::Chunked => 32 * self.chunk / self.sub,
+            Walk::Chunked => 32 * self.chunk(direction) / self.sub,
         }
     }
 
@@ -68,14 +79,14 @@ impl Row {
     /// Bytes of dynamic shared memory: scan_march_smem and scan_chunked_smem of scan_abi.h. `out` is the size of an
     /// element of dy.
     pub(crate) const fn shared(&self, direction: Direction, walk: Walk, out: u64, stages: u64) -> u64 {
-        let lanes = self.lanes(walk);
+        let (lanes, chunk) = (self.lanes(direction, walk), self.chunk(direction));
         let backward = matches!(direction, Direction::Backward);
         let row = lanes * (4 * self.dtype.size() + if backward { out } else { 0 });
         match walk {
             Walk::March => stages * self.stage * row + if backward { self.save * lanes * 4 } else { 0 },
             Walk::Chunked => {
-                let pairs = 2 * (self.chunk / self.sub) * lanes * if backward { 16 } else { 8 };
-                stages * self.chunk * row + pairs + self.fold * lanes * 8 + lanes * 4 + 64
+                let pairs = 2 * (chunk / self.sub) * lanes * if backward { 16 } else { 8 };
+                stages * chunk * row + pairs + self.fold * lanes * 8 + lanes * 4 + 64
             }
         }
     }
