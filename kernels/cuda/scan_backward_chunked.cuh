@@ -16,16 +16,18 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
     const int WARP_BYTES = 4 * TENSOR + SUB * LANES * DyRows<In, V, SUB>::SIZE, BYTES = WARPS * WARP_BYTES;
     SCAN_SHARED(shared);
     const int slots = (int)p.stages;
-    float4* const exchange = reinterpret_cast<float4*>(shared + slots * BYTES);  // [2][WARPS][LANES]: P, S, h's P, S
-    Published* const staged = reinterpret_cast<Published*>(exchange + 2 * WARPS * LANES);
+    typedef Exchanged<float2, V> Swap;
+    // [2][WARPS][32] for q, and the same for h
+    Swap* const exchange = reinterpret_cast<Swap*>(shared + slots * BYTES);
+    Published* const staged = reinterpret_cast<Published*>(exchange + 4 * WARPS * 32);
     float* const entry = reinterpret_cast<float*>(staged + G::FOLD * LANES);
-    scan_i64* const tickets = reinterpret_cast<scan_i64*>(entry + LANES);  // [slots + 1]
+    scan_i64* const tickets = reinterpret_cast<scan_i64*>(entry + LANES);  // [slots + 1], at most 7
 
     const scan_i64 channels = (scan_i64)p.channels, across = (channels + LANES - 1) / LANES;
     const scan_i64 columns = gridDim.x / p.workers, at = blockIdx.x % columns, row_index = at / across;
     const scan_i64 walk = walk_steps(p, G::CHUNKB);
     Chain<LANES, G::FOLD> chain;
-    chain.start(p, at, columns, walk, staged);
+    chain.start(p, at, columns, walk, staged, reinterpret_cast<int*>(tickets + 7));
     const int warp = chain.warp, lane = chain.lane;
     const Lanes l = Lanes::at<V>(at % across, channels, lane);
     const scan_i64 mine = l.channel + lane * V;
@@ -62,7 +64,8 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
         const bool complete = rest >= SUB;
         const int rows = complete ? SUB : rest < 0 ? 0 : rest;
         const int subs = (c.len + SUB - 1) / SUB;
-        float4* const swap = exchange + parity * WARPS * LANES;
+        Swap* const swap = exchange + parity * WARPS * 32 + lane;
+        Swap* const h_swap = swap + 2 * WARPS * 32;
         const scan_i64 state = c.sequence.index * channels + mine;
         float start[V] = {}, h[V] = {};
         if (c.last) load_state<V>(p.dht, state, l.mine, start);
@@ -90,19 +93,24 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
         }
         in.aggregate(sub_p, sub_s);
         if (need.h && warp % INSIDE != INSIDE - 1) in.aggregate_h(h_p, h_s);
+        Swap q_out, h_out;
 #pragma unroll
         for (int i = 0; i < V; i++) {
-            swap[warp * LANES + lane * V + i] = make_float4(finite(sub_p[i]), sub_s[i], finite(h_p[i]), h_s[i]);
+            q_out.v[i] = make_float2(finite(sub_p[i]), sub_s[i]);
+            h_out.v[i] = make_float2(finite(h_p[i]), h_s[i]);
         }
+        swap[warp * 32] = q_out;
+        h_swap[warp * 32] = h_out;
         __syncthreads();
 
         Carry<V> whole;
         if (warp == 0) {
-            chunk_aggregate<V, WARPS, true>(whole, swap + lane * V, subs, LANES);
+            chunk_aggregate<V, WARPS, true>(whole, swap, subs);
             chain.template publish_chunk<V>(k, whole, start, c.last, c.exists);
         }
         // Drawn here, since the wait for others hides the wait for the ticket.
-        if (threadIdx.x == blockDim.x - 1) tickets[now] = chain.draw(turn + slots + 1);
+        scan_i64 drawn = 0;
+        if (threadIdx.x == blockDim.x - 1) drawn = chain.draw(turn + slots + 1);
 
         float before[SUB][V] = {};
         const scan_i64 t = c.begin + warp * SUB;
@@ -110,11 +118,9 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
                                              l.mine, complete, vector};
         if (need.h && rows > 0) {
             for (int j = warp - warp % INSIDE; j < warp; j++) {
+                const Swap from = h_swap[j * 32];
 #pragma unroll
-                for (int i = 0; i < V; i++) {
-                    float4 ps = swap[j * LANES + lane * V + i];
-                    h[i] = fold(ps.z, h[i], ps.w);
-                }
+                for (int i = 0; i < V; i++) h[i] = fold(from.v[i].x, h[i], from.v[i].y);
             }
             in.replay(h, before);
             to.states(p, in, before);
@@ -124,6 +130,7 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
         } else {
             chain.follow_to(k, carry);
         }
+        if (threadIdx.x == blockDim.x - 1) tickets[now] = drawn;
         if (warp == 0) {
 #pragma unroll
             for (int i = 0; i < V; i++) {
@@ -140,14 +147,7 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
             float q[V];
 #pragma unroll
             for (int i = 0; i < V; i++) q[i] = entry[lane * V + i];
-#pragma unroll
-            for (int j = WARPS - 1; j > 0; j--) {
-#pragma unroll
-                for (int i = 0; i < V; i++) {
-                    float4 ps = swap[j * LANES + lane * V + i];
-                    if (j > warp && j < subs) q[i] = fold(ps.x, q[i], ps.y);
-                }
-            }
+            carry_to<V, WARPS, true>(q, swap, warp, subs);
             to.carried(p, in, before, q);
         }
         slot = slot + 1 == slots ? 0 : slot + 1;

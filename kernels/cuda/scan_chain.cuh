@@ -14,28 +14,28 @@
 #include "scan_grid.cuh"
 
 typedef scan_u64 Published;  // P in the upper half, S in the lower
+struct alignas(16) PublishedPair {
+    Published x, y;
+};
 const scan_u32 RESTART = 0xfffffffeu;  // in place of P: the carry after this chunk is S
 
 // P is finite, so neither RESTART nor "not yet" can come out as one.
 SCAN_DEVICE Published publication_bits(scan_u32 p, float s) {
     return ((Published)p << 32) | __float_as_uint(s);
 }
-SCAN_DEVICE float follow(Published a, float carry) {
-    scan_u32 p = (scan_u32)(a >> 32);
-    float s = __uint_as_float((scan_u32)a), next = fold(__uint_as_float(p), carry, s);
-    return p == RESTART ? s : next;
-}
-
 #ifndef SCAN_HOST
 SCAN_DEVICE void publish(Published* at, Published v) {
     asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(at), "l"(v) : "memory");
 }
-SCAN_DEVICE Published peek(const Published* at) {
-    Published v;
-    asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(v) : "l"(at) : "memory");
+// Each half is read whole; the two need not be of one moment.
+SCAN_DEVICE PublishedPair peek(const Published* at) {
+    PublishedPair v;
+    asm volatile("ld.relaxed.gpu.global.v2.u64 {%0, %1}, [%2];" : "=l"(v.x), "=l"(v.y) : "l"(at) : "memory");
     return v;
 }
 SCAN_DEVICE void poll_pause() {}
+#else
+SCAN_DEVICE PublishedPair peek(const Published* at) { return {at[0], at[1]}; }
 #endif
 
 // One chunk of the walk along a column.
@@ -82,23 +82,45 @@ SCAN_DEVICE scan_i64 walk_steps(const Params& p, int chunk) {
     return len ? (len + chunk - 1) / chunk : 1;
 }
 
-// The aggregate of one chunk, from those of its sub-chunks in shared memory (P in x, S in y), `step` of them from one to
-// the next. BACK takes the last first.
+// What a warp leaves in shared memory of its sub-chunk: P in x, S in y, for V channels a lane.
+template <typename Pair, int V>
+struct alignas(sizeof(Pair) * V) Exchanged {
+    Pair v[V];
+};
+
+// The aggregate of one chunk, from those of its sub-chunks, `lanes` a sub-chunk. BACK takes the last first.
+// No branches: the loads go out together and the chain of products is all that is waited for.
 template <int V, int WARPS, bool BACK, typename Pair>
-SCAN_DEVICE void chunk_aggregate(Carry<V>& whole, const Pair* swap, int subs, int step) {
-    float none[V] = {};
+SCAN_DEVICE void chunk_aggregate(Carry<V>& whole, const Exchanged<Pair, V>* swap, int subs) {
+    const float none[V] = {};
     whole.start(none);
 #pragma unroll
     for (int n = 0; n < WARPS; n++) {
         const int j = BACK ? WARPS - 1 - n : n;
+        const Exchanged<Pair, V> from = swap[j * 32];
         float p[V], s[V];
 #pragma unroll
         for (int i = 0; i < V; i++) {
-            Pair ps = swap[j * step + i];
-            p[i] = ps.x;
-            s[i] = ps.y;
+            p[i] = from.v[i].x;
+            s[i] = from.v[i].y;
         }
-        if (j < subs) whole.pass(p, s, false);
+        whole.gather(p, s, j < subs);
+    }
+}
+
+// The carry into sub-chunk `warp`, from the one into the chunk.
+template <int V, int WARPS, bool BACK, typename Pair>
+SCAN_DEVICE void carry_to(float (&carry)[V], const Exchanged<Pair, V>* swap, int warp, int subs) {
+#pragma unroll
+    for (int n = 0; n < WARPS - 1; n++) {
+        const int j = BACK ? WARPS - 1 - n : n;
+        const Exchanged<Pair, V> from = swap[j * 32];
+        const bool before = BACK ? j > warp && j < subs : j < warp;
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+            const float next = fold(from.v[i].x, carry[i], from.v[i].y);
+            carry[i] = before ? next : carry[i];
+        }
     }
 }
 
@@ -108,14 +130,18 @@ struct Chain {
     scan_u32* ticket;      // of the column; absent with one worker
     Published* column;     // aggregates of the column by step
     Published* staged;     // shared, FOLD * LANES
+    int* restart;          // shared: one past the last staged restart
     scan_i64 followed;     // steps that warp 0's carry has passed
     int warp, warps, lane;
 
     template <typename Params>
-    SCAN_DEVICE void start(const Params& p, scan_i64 at, scan_i64 columns, scan_i64 steps, Published* shared) {
+    SCAN_DEVICE void start(const Params& p, scan_i64 at, scan_i64 columns, scan_i64 steps, Published* shared,
+                           int* shared_restart) {
         ticket = p.workers > 1 ? reinterpret_cast<scan_u32*>(p.work) + at : nullptr;
         column = reinterpret_cast<Published*>(p.work + (columns * 4 + 255) / 256 * 256) + at * steps * LANES;
         staged = shared;
+        restart = shared_restart;
+        if (threadIdx.x == 0) *restart = 0;
         followed = 0;
         warp = threadIdx.x / 32;
         warps = blockDim.x / 32;
@@ -146,31 +172,47 @@ struct Chain {
     SCAN_DEVICE void follow_to(scan_i64 k, float (&carry)[V]) {
         while (ticket && followed < k) {
             const int many = k - followed < FOLD ? (int)(k - followed) : FOLD;
-            const int MOST = 4;  // loads of a lane under way at once
-            const int words = many * LANES;
-            for (int at = threadIdx.x; at < words; at += MOST * blockDim.x) {
-                Published got[MOST];
+            const int MOST = 4;  // loads of a thread under way at once
+            const int pairs = many * (LANES / 2);
+            const Published* const from = column + followed * LANES;
+            for (int at = threadIdx.x; at < pairs; at += MOST * blockDim.x) {
+                PublishedPair got[MOST];
 #pragma unroll
                 for (int i = 0; i < MOST; i++) {
-                    int word = at + i * blockDim.x;
-                    got[i] = word < words ? peek(column + followed * LANES + word) : 0;
+                    const int pair = at + i * blockDim.x;
+                    got[i] = {};
+                    if (pair < pairs) got[i] = peek(from + 2 * pair);
                 }
 #pragma unroll
                 for (int i = 0; i < MOST; i++) {
-                    int word = at + i * blockDim.x;
-                    while (got[i] == ~0ull) {
+                    const int pair = at + i * blockDim.x;
+                    while (got[i].x == ~0ull || got[i].y == ~0ull) {
                         poll_pause();
-                        got[i] = peek(column + followed * LANES + word);
+                        got[i] = peek(from + 2 * pair);
                     }
-                    if (word < words) staged[word] = got[i];
+                    if (pair < pairs) {
+                        reinterpret_cast<PublishedPair*>(staged)[pair] = got[i];
+                        if ((scan_u32)(got[i].x >> 32) == RESTART) atomicMax(restart, 2 * pair / LANES + 1);
+                    }
                 }
             }
             __syncthreads();
             if (warp == 0) {
-#pragma unroll 8
-                for (int e = 0; e < many; e++) {
+                // Nothing before the last restart counts.
+                int e = *restart;
+                __syncwarp();
+                if (lane == 0) *restart = 0;
 #pragma unroll
-                    for (int i = 0; i < V; i++) carry[i] = follow(staged[e * LANES + lane * V + i], carry[i]);
+                for (int i = 0; i < V; i++) {
+                    if (e) carry[i] = __uint_as_float((scan_u32)staged[(e - 1) * LANES + lane * V + i]);
+                }
+#pragma unroll 8
+                for (; e < many; e++) {
+#pragma unroll
+                    for (int i = 0; i < V; i++) {
+                        const Published a = staged[e * LANES + lane * V + i];
+                        carry[i] = fold(__uint_as_float((scan_u32)(a >> 32)), carry[i], __uint_as_float((scan_u32)a));
+                    }
                 }
             }
             followed += many;

@@ -16,16 +16,17 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
     const int TENSOR = SUB * LANES * (int)sizeof(T), WARP_BYTES = 4 * TENSOR, BYTES = WARPS * WARP_BYTES;
     SCAN_SHARED(shared);
     const int slots = (int)p.stages;
-    float2* const exchange = reinterpret_cast<float2*>(shared + slots * BYTES);  // [2][WARPS][LANES]
-    Published* const staged = reinterpret_cast<Published*>(exchange + 2 * WARPS * LANES);
+    typedef Exchanged<float2, V> Swap;
+    Swap* const exchange = reinterpret_cast<Swap*>(shared + slots * BYTES);  // [2][WARPS][32]
+    Published* const staged = reinterpret_cast<Published*>(exchange + 2 * WARPS * 32);
     float* const entry = reinterpret_cast<float*>(staged + G::FOLD * LANES);
-    scan_i64* const tickets = reinterpret_cast<scan_i64*>(entry + LANES);  // [slots + 1]
+    scan_i64* const tickets = reinterpret_cast<scan_i64*>(entry + LANES);  // [slots + 1], at most 7
 
     const scan_i64 channels = (scan_i64)p.channels, across = (channels + LANES - 1) / LANES;
     const scan_i64 columns = gridDim.x / p.workers, at = blockIdx.x % columns, row_index = at / across;
     const scan_i64 walk = walk_steps(p, G::CHUNK);
     Chain<LANES, G::FOLD> chain;
-    chain.start(p, at, columns, walk, staged);
+    chain.start(p, at, columns, walk, staged, reinterpret_cast<int*>(tickets + 7));
     const int warp = chain.warp, lane = chain.lane;
     const Lanes l = Lanes::at<V>(at % across, channels, lane);
     const scan_i64 mine = l.channel + lane * V;
@@ -64,7 +65,7 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
         const bool complete = rest >= SUB;
         const int rows = complete ? SUB : rest < 0 ? 0 : rest;
         const int subs = (c.len + SUB - 1) / SUB;
-        float2* const swap = exchange + parity * WARPS * LANES;
+        Swap* const swap = exchange + parity * WARPS * 32 + lane;
         const scan_i64 state = c.sequence.index * channels + mine;
         float start[V] = {};
         if (c.first) load_state<V>(p.h0, state, l.mine, start);
@@ -85,23 +86,27 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
             sub_s[i] = 0.0f;
         }
         steps.aggregate(sub_p, sub_s);
+        Swap mine_out;
 #pragma unroll
         for (int i = 0; i < V; i++) {
             sub_p[i] = finite(sub_p[i]);
-            swap[warp * LANES + lane * V + i] = make_float2(sub_p[i], sub_s[i]);
+            mine_out.v[i] = make_float2(sub_p[i], sub_s[i]);
         }
+        swap[warp * 32] = mine_out;
         __syncthreads();
 
         Carry<V> whole;
-        if (warp == 0 || full) chunk_aggregate<V, WARPS, false>(whole, swap + lane * V, subs, LANES);
+        if (warp == 0 || full) chunk_aggregate<V, WARPS, false>(whole, swap, subs);
         if (warp == 0) chain.template publish_chunk<V>(k, whole, start, c.first, c.exists);
         // Drawn here, since the wait for others hides the wait for the ticket.
-        if (threadIdx.x == blockDim.x - 1) tickets[now] = chain.draw(turn + slots + 1);
+        scan_i64 drawn = 0;
+        if (threadIdx.x == blockDim.x - 1) drawn = chain.draw(turn + slots + 1);
         if (c.first) {
             chain.followed = k;
         } else {
             chain.follow_to(k, carry);
         }
+        if (threadIdx.x == blockDim.x - 1) tickets[now] = drawn;
         if (warp == 0) {
 #pragma unroll
             for (int i = 0; i < V; i++) {
@@ -117,14 +122,7 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
         float h[V], in[V];
 #pragma unroll
         for (int i = 0; i < V; i++) h[i] = in[i] = entry[lane * V + i];
-#pragma unroll
-        for (int j = 0; j < WARPS - 1; j++) {
-#pragma unroll
-            for (int i = 0; i < V; i++) {
-                float2 ps = swap[j * LANES + lane * V + i];
-                if (j < warp) h[i] = fold(ps.x, h[i], ps.y);
-            }
-        }
+        carry_to<V, WARPS, false>(h, swap, warp, subs);
         if (rows > 0) {
             const scan_i64 t = c.begin + warp * SUB, stride = c.sequence.step * channels;
             const scan_i64 element = c.sequence.row(t) * channels + mine;

@@ -56,6 +56,15 @@ struct Carry {
             s[i] = 0.0f;
         }
     }
+    // Past one more sub-chunk inside a chunk, if there is one.
+    SCAN_DEVICE void gather(const float (&sub_p)[V], const float (&sub_s)[V], bool exists) {
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+            const float next = fold(sub_p[i], s[i], sub_s[i]);
+            s[i] = exists ? next : s[i];
+            p[i] = finite(p[i] * (exists ? sub_p[i] : 1.0f));
+        }
+    }
     // Past one more sub-chunk, which may be the last of its chunk. sub_p is finite.
     SCAN_DEVICE void pass(const float (&sub_p)[V], const float (&sub_s)[V], bool chunk_ends) {
 #pragma unroll

@@ -26,7 +26,7 @@ struct Rows {
             }
         }
     }
-    SCAN_DEVICE float get(int r, int i) const { return widen(at[r].v[i]); }
+    SCAN_DEVICE float get(int r, int i) const { return widen_at(at[r], i); }
 };
 
 // dy in registers; its type may be known at run time only, then it is widened at once.
@@ -69,10 +69,7 @@ SCAN_DEVICE void store_rows(scan_u64 tensor, scan_i64 element, scan_i64 stride, 
         if (valid == 0) return;
 #pragma unroll
         for (int r = 0; r < ROWS; r++, at += stride) {
-            Pack<T, V> p;
-#pragma unroll
-            for (int i = 0; i < V; i++) narrow(v[r][i], p.v[i]);
-            store_streaming(reinterpret_cast<Pack<T, V>*>(at), p);
+            store_streaming(reinterpret_cast<Pack<T, V>*>(at), narrow_pack<T, V>(v[r]));
         }
     } else {
 #pragma unroll

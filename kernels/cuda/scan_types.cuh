@@ -63,11 +63,60 @@ SCAN_DEVICE void narrow(float v, bf16& to) {
 }
 #endif
 
+// Two at once, into one word; the last argument only picks the type.
+SCAN_DEVICE void narrow_pair(float low, float high, scan_u32& to, f16) {
+#if !defined(SCAN_HOST) && SCAN_ARCH >= 80
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(to) : "f"(high), "f"(low));
+#endif
+}
+SCAN_DEVICE void narrow_pair(float low, float high, scan_u32& to, bf16) {
+#if !defined(SCAN_HOST) && SCAN_ARCH >= 80
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(to) : "f"(high), "f"(low));
+#endif
+}
+
 // V neighbouring channels, moved as one access and kept packed until used.
 template <typename T, int V>
 struct alignas(sizeof(T) * V) Pack {
     T v[V];
 };
+
+// Channel i of a pack. A pair of 16-bit values widens from its word, one instruction each.
+template <typename T, int V>
+SCAN_DEVICE float widen_at(const Pack<T, V>& p, int i) {
+    return widen(p.v[i]);
+}
+#ifndef SCAN_HOST
+template <int V>
+SCAN_DEVICE float widen_at(const Pack<bf16, V>& p, int i) {
+    if constexpr (V % 2 == 0) {
+        scan_u32 word = reinterpret_cast<const scan_u32*>(&p)[i / 2];
+        return __uint_as_float(i % 2 ? word & 0xffff0000u : word << 16);
+    } else {
+        return widen(p.v[i]);
+    }
+}
+#endif
+
+// A whole pack, rounded; pairs of 16-bit values at once where the chip can.
+template <typename T, int V>
+SCAN_DEVICE Pack<T, V> narrow_pack(const float (&v)[V]) {
+    Pack<T, V> p;
+#if defined(SCAN_HOST) || SCAN_ARCH < 80
+    const bool PAIRS = false;
+#else
+    const bool PAIRS = sizeof(T) == 2 && V % 2 == 0;
+#endif
+#pragma unroll
+    for (int i = 0; i < V; i += PAIRS ? 2 : 1) {
+        if constexpr (PAIRS) {
+            narrow_pair(v[i], v[i + 1], reinterpret_cast<scan_u32*>(&p)[i / 2], p.v[0]);
+        } else {
+            narrow(v[i], p.v[i]);
+        }
+    }
+    return p;
+}
 
 template <typename T>
 SCAN_DEVICE T one();
@@ -83,7 +132,7 @@ SCAN_DEVICE T zero() { return T{}; }
 template <typename T, int V>
 SCAN_DEVICE void unpack(const Pack<T, V>& p, float (&out)[V]) {
 #pragma unroll
-    for (int i = 0; i < V; i++) out[i] = widen(p.v[i]);
+    for (int i = 0; i < V; i++) out[i] = widen_at(p, i);
 }
 
 // Streaming store: nothing written here is read again by the same kernel.

@@ -137,6 +137,7 @@ class Problem:
                                           ctypes.c_void_p(torch.cuda.current_stream().cuda_stream))
             device.launch(entry, params, grid, threads, shared)
 
+        launch.params = params
         return launch
 
     def reference(self):

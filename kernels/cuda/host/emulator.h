@@ -11,14 +11,10 @@
 #define SCAN_DEVICE inline
 #define SCAN_SHARED(name) char* const name = emulated::shared()
 
-struct float2 {
+struct alignas(8) float2 {
     float x, y;
 };
-struct alignas(16) float4 {
-    float x, y, z, w;
-};
 inline float2 make_float2(float x, float y) { return {x, y}; }
-inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 namespace emulated {
 struct Index {
@@ -46,6 +42,11 @@ inline unsigned atomicAdd(unsigned* at, unsigned v) {
     *at += v;
     return old;
 }
+inline int atomicMax(int* at, int v) {
+    int old = *at;
+    if (v > old) *at = v;
+    return old;
+}
 inline float __uint_as_float(unsigned v) {
     float f;
     std::memcpy(&f, &v, 4);
@@ -69,5 +70,4 @@ inline void copy_piece(char* to, const char* from) {
 inline void copy_commit() { emulated::copy_commit(); }
 inline void copy_wait(int left) { emulated::copy_wait(left); }
 inline void publish(unsigned long long* at, unsigned long long v) { *at = v; }
-inline unsigned long long peek(const unsigned long long* at) { return *at; }
 inline void poll_pause() { emulated::yield(); }
