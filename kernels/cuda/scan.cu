@@ -10,7 +10,7 @@
 #else
 #define SCAN_ENTRY extern "C" __global__ void
 #endif
-#define SCAN_BOUNDS(TYPE, CHUNK) __launch_bounds__(32 * Tuning<TYPE>::CHUNK / Tuning<TYPE>::SUB, 1)
+#define SCAN_BOUNDS(TYPE, CHUNK) __launch_bounds__(32 * Tuning<TYPE, TYPE>::CHUNK / Tuning<TYPE, TYPE>::SUB, 1)
 
 // OUT is y's or dy's type where it is the storage type, ANY the suffix of the name.
 #define SCAN_ENTRIES(NAME, TYPE, OUT)                                                                      \

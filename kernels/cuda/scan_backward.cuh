@@ -20,7 +20,7 @@ struct BackwardNeeds {
     }
 };
 
-template <typename T, typename In, int V, int ROWS>
+template <typename T, typename In, int V, int ROWS, bool FAST>
 SCAN_DEVICE void backward_copy(const ScanBackward& p, const BackwardNeeds& need, const Sequence& s, const Lanes& l,
                                scan_i64 t, int rows, char* to, int lane) {
     const int LANES = 32 * V, SEGMENT = LANES * sizeof(T), TENSOR = ROWS * SEGMENT;
@@ -28,15 +28,15 @@ SCAN_DEVICE void backward_copy(const ScanBackward& p, const BackwardNeeds& need,
     const int size = DyRows<In, V, ROWS>::size(p.out_type);
     const bool alike = size == sizeof(T) && p.access == p.out_access;
     const scan_u64 from[5] = {need.x ? p.x : 0, p.a, need.b ? p.b : 0, need.c ? p.c : 0, alike ? p.dy : 0};
-    copy_tensors<5, SEGMENT, ROWS>(to, TENSOR, from, offset * (int)sizeof(T), stride * (int)sizeof(T), rows,
+    copy_tensors<5, SEGMENT, ROWS, FAST>(to, TENSOR, from, offset * (int)sizeof(T), stride * (int)sizeof(T), rows,
                                    l.valid * (int)sizeof(T), lane, p.access);
     if (!alike) {
         const scan_u64 dy[1] = {p.dy};
         if (size == 4) {
-            copy_tensors<1, LANES * 4, ROWS>(to + DY * TENSOR, 0, dy, offset * 4, stride * 4, rows, l.valid * 4, lane,
+            copy_tensors<1, LANES * 4, ROWS, false>(to + DY * TENSOR, 0, dy, offset * 4, stride * 4, rows, l.valid * 4, lane,
                                              p.out_access);
         } else {
-            copy_tensors<1, LANES * 2, ROWS>(to + DY * TENSOR, 0, dy, offset * 2, stride * 2, rows, l.valid * 2, lane,
+            copy_tensors<1, LANES * 2, ROWS, false>(to + DY * TENSOR, 0, dy, offset * 2, stride * 2, rows, l.valid * 2, lane,
                                              p.out_access);
         }
     }
@@ -76,24 +76,24 @@ struct GradientSteps {
         }
     }
     // Folds q over the steps, the last first.
-    SCAN_DEVICE void aggregate(float (&p)[V], float (&s)[V]) const {
+    SCAN_DEVICE void aggregate(Aggregate (&sub)[V]) const {
 #pragma unroll
         for (int r = ROWS - 1; r >= 0; r--) {
 #pragma unroll
             for (int i = 0; i < V; i++) {
-                s[i] = a.get(r, i) * fmaf(c.get(r, i), dy.get(r, i), s[i]);
-                p[i] *= a.get(r, i);
+                sub[i].s = a.get(r, i) * fmaf(c.get(r, i), dy.get(r, i), sub[i].s);
+                sub[i].multiply(a.get(r, i));
             }
         }
     }
     // Folds h over the steps, the first first.
-    SCAN_DEVICE void aggregate_h(float (&p)[V], float (&s)[V]) const {
+    SCAN_DEVICE void aggregate_h(Aggregate (&sub)[V]) const {
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
 #pragma unroll
             for (int i = 0; i < V; i++) {
-                s[i] = fmaf(a.get(r, i), s[i], b.get(r, i) * x.get(r, i));
-                p[i] *= a.get(r, i);
+                sub[i].s = fmaf(a.get(r, i), sub[i].s, b.get(r, i) * x.get(r, i));
+                sub[i].multiply(a.get(r, i));
             }
         }
     }
@@ -115,10 +115,9 @@ template <typename T, int V, int ROWS>
 struct GradientStore {
     scan_i64 element, stride;
     int rows, valid;
-    bool complete, vector;
 
     SCAN_DEVICE void put(scan_u64 tensor, const float (&v)[ROWS][V]) const {
-        store_rows<T, V, ROWS>(tensor, element, stride, v, rows, complete, valid, vector);
+        store_rows<T, V, ROWS>(tensor, element, stride, v, rows, valid);
     }
     // dc = dy·h
     template <typename In>
@@ -178,7 +177,7 @@ struct GradientStore {
 
 template <typename T, typename In>
 SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
-    typedef Tuning<T> G;
+    typedef Tuning<T, In> G;
     const int V = G::VM, STAGE = G::STAGE, LANES = 32 * V, TENSOR = STAGE * LANES * (int)sizeof(T);
     const int BYTES = 4 * TENSOR + STAGE * LANES * DyRows<In, V, STAGE>::SIZE;
     SCAN_SHARED(ring);
@@ -189,7 +188,6 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
     const scan_i64 mine = l.channel + lane * V, state = s.index * channels + mine;
     const BackwardNeeds need(p);
     const bool plain = p.flags & SCAN_SEQUENTIAL;
-    const bool vector = V == 1 || p.access >= V * sizeof(T);
     const int stages = (int)p.stages;
     const scan_i64 total = (s.len + STAGE - 1) / STAGE;
     Pack<float, V>* const kept = reinterpret_cast<Pack<float, V>*>(ring + stages * BYTES) + lane;
@@ -199,7 +197,7 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
         scan_i64 t = (total - 1 - order) * STAGE;
         if (t >= 0) {
             scan_i64 left = s.len - t;
-            backward_copy<T, In, V, STAGE>(p, need, s, l, t, left < STAGE ? (int)left : STAGE, ring + slot * BYTES,
+            backward_copy<T, In, V, STAGE, G::FAST>(p, need, s, l, t, left < STAGE ? (int)left : STAGE, ring + slot * BYTES,
                                            lane);
         }
         copy_commit();
@@ -216,7 +214,8 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
     for (int i = 0; i < stages; i++) copy(i, i);
 
     Carry<V> carry;
-    float q[V], next[V], sub_p[V], sub_s[V];
+    float q[V], next[V];
+    Aggregate sub[V];
     load_state<V>(p.dht, state, l.mine, q);
     carry.start(q);
     scan_i64 tile = (s.len + G::SAVE - 1) / G::SAVE - 1;
@@ -244,8 +243,7 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
 #pragma unroll
                     for (int i = 0; i < V; i++) {
                         h[i] = rebuilt.now[i];
-                        sub_p[i] = 1.0f;
-                        sub_s[i] = 0.0f;
+                        sub[i] = Aggregate::none();
                     }
                 }
                 // What it makes of rows past the end is not used.
@@ -254,7 +252,7 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
                 Pack<float, V> first;
 #pragma unroll
                 for (int i = 0; i < V; i++) first.v[i] = h[i];
-                steps.aggregate(sub_p, sub_s);
+                steps.aggregate(sub);
                 steps.replay(h);
                 kept[k * STAGE * 32] = first;
 #pragma unroll
@@ -268,9 +266,7 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
                     if (plain) {
                         rebuilt.start(h);
                     } else {
-#pragma unroll
-                        for (int i = 0; i < V; i++) sub_p[i] = finite(sub_p[i]);
-                        rebuilt.pass(sub_p, sub_s, false);
+                        rebuilt.pass(sub, false);
                     }
                 }
             }
@@ -285,8 +281,7 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
 #pragma unroll
                 for (int i = 0; i < V; i++) {
                     q[i] = carry.now[i];
-                    sub_p[i] = 1.0f;
-                    sub_s[i] = 0.0f;
+                    sub[i] = Aggregate::none();
                 }
             }
             GradientSteps<T, In, V, STAGE> in;
@@ -304,18 +299,15 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
 #pragma unroll
                 for (int i = 0; i < V; i++) before[r][i] = state_before.v[i];
             }
-            in.aggregate(sub_p, sub_s);
-            GradientStore<T, V, STAGE> to = {s.row(t) * channels + mine, s.step * channels, rows, l.mine, complete,
-                                             vector};
+            in.aggregate(sub);
+            GradientStore<T, V, STAGE> to = {s.row(t) * channels + mine, s.step * channels, rows, l.mine};
             to.states(p, in, before);
             to.carried(p, in, before, q);
             if (t % G::SUB == 0) {
                 if (plain) {
                     carry.start(q);
                 } else {
-#pragma unroll
-                    for (int i = 0; i < V; i++) sub_p[i] = finite(sub_p[i]);
-                    carry.pass(sub_p, sub_s, t % G::CHUNKB == 0);
+                    carry.pass(sub, t % G::CHUNKB == 0);
                 }
             }
         }

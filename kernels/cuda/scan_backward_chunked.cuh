@@ -10,62 +10,62 @@
 
 template <typename T, typename In>
 SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
-    typedef Tuning<T> G;
+    typedef Tuning<T, In> G;
     const int V = G::VCB, SUB = G::SUB, WARPS = G::CHUNKB / SUB, LANES = 32 * V, INSIDE = G::SAVE / SUB;
     const int TENSOR = SUB * LANES * (int)sizeof(T);
     const int WARP_BYTES = 4 * TENSOR + SUB * LANES * DyRows<In, V, SUB>::SIZE, BYTES = WARPS * WARP_BYTES;
     SCAN_SHARED(shared);
     const int slots = (int)p.stages;
-    typedef Exchanged<float2, V> Swap;
-    // [2][WARPS][32] for q, and the same for h
+    typedef Exchanged<V> Swap;
+    // [2][WARPS][32] for q, [WARPS][32] for h
     Swap* const exchange = reinterpret_cast<Swap*>(shared + slots * BYTES);
-    Published* const staged = reinterpret_cast<Published*>(exchange + 4 * WARPS * 32);
+    Published* const staged = reinterpret_cast<Published*>(exchange + 3 * WARPS * 32);
     float* const entry = reinterpret_cast<float*>(staged + G::FOLD * LANES);
-    scan_i64* const tickets = reinterpret_cast<scan_i64*>(entry + LANES);  // [slots + 1], at most 7
+    Chunk* const drawn = reinterpret_cast<Chunk*>(entry + LANES);  // [slots + 1], at most 6
 
     const scan_i64 channels = (scan_i64)p.channels, across = (channels + LANES - 1) / LANES;
     const scan_i64 columns = gridDim.x / p.workers, at = blockIdx.x % columns, row_index = at / across;
     const scan_i64 walk = walk_steps(p, G::CHUNKB);
     Chain<LANES, G::FOLD> chain;
-    chain.start(p, at, columns, walk, staged, reinterpret_cast<int*>(tickets + 7));
+    chain.start(p, at, columns, walk, staged, reinterpret_cast<int*>(drawn + 6));
     const int warp = chain.warp, lane = chain.lane;
     const Lanes l = Lanes::at<V>(at % across, channels, lane);
     const scan_i64 mine = l.channel + lane * V;
     const BackwardNeeds need(p);
-    const bool vector = V == 1 || p.access >= V * sizeof(T);
 
-    auto copy = [&](scan_i64 k, int slot) {
-        if (k < walk) {
-            const Chunk c = chunk_at(p, row_index, walk - 1 - k, G::CHUNKB, G::SAVE);
-            const int rows = c.len - warp * SUB;
-            if (rows > 0) {
-                backward_copy<T, In, V, SUB>(p, need, c.sequence, l, c.begin + warp * SUB, rows < SUB ? rows : SUB,
-                                             shared + slot * BYTES + warp * WARP_BYTES, lane);
-            }
+    auto copy = [&](const Chunk& c, int slot) {
+        const int rows = c.len - warp * SUB;
+        if (rows > 0) {
+            backward_copy<T, In, V, SUB, G::FAST>(p, need, c.sequence, l, c.begin + warp * SUB,
+                                                  rows < SUB ? rows : SUB, shared + slot * BYTES + warp * WARP_BYTES,
+                                                  lane);
         }
         copy_commit();
     };
+    auto draw = [&](scan_i64 alone, Chunk* to) {
+        const scan_i64 k = chain.draw(alone);
+        *to = chunk_at(p, row_index, k, walk, G::CHUNKB, G::SAVE, true);
+    };
     if (threadIdx.x == 0) {
-        for (int i = 0; i <= slots; i++) tickets[i] = chain.draw(i);
+        for (int i = 0; i <= slots; i++) draw(i, drawn + i);
     }
     __syncthreads();
-#pragma unroll 1
-    for (int i = 0; i < slots; i++) copy(tickets[i], i);
 
     float carry[V] = {};
-    int slot = 0, parity = 0, now = 0, ahead = slots;  // places in tickets: this chunk's, the next to copy
+    int slot = 0, parity = 0, now = 1, ahead = 0;  // places in drawn: this turn's chunk, the next to copy
+    // The first turns only copy.
 #pragma unroll 1
-    for (scan_i64 turn = 0;; turn++) {
-        const scan_i64 k = tickets[now];
-        if (k >= walk) break;
-        const Chunk c = chunk_at(p, row_index, walk - 1 - k, G::CHUNKB, G::SAVE);
+    for (scan_i64 turn = -slots;; turn++) {
+        const Chunk c = drawn[turn < 0 ? ahead : now];
+        const scan_i64 k = c.step;
+        if (turn >= 0 && k >= walk) break;
         const char* const stage = shared + slot * BYTES + warp * WARP_BYTES;
         const int rest = c.len - warp * SUB;
         const bool complete = rest >= SUB;
         const int rows = complete ? SUB : rest < 0 ? 0 : rest;
         const int subs = (c.len + SUB - 1) / SUB;
         Swap* const swap = exchange + parity * WARPS * 32 + lane;
-        Swap* const h_swap = swap + 2 * WARPS * 32;
+        Swap* const h_swap = exchange + 2 * WARPS * 32 + lane;
         const scan_i64 state = c.sequence.index * channels + mine;
         float start[V] = {}, h[V] = {};
         if (c.last) load_state<V>(p.dht, state, l.mine, start);
@@ -78,49 +78,54 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
             }
         }
 
-        copy_wait(slots - 1);
-        __syncwarp();
         GradientSteps<T, In, V, SUB> in;
-        in.load(stage, TENSOR, lane, need, p.out_type, rows, complete);
-        __syncwarp();
-        copy(tickets[ahead], slot);
+        if (turn >= 0) {
+            copy_wait(slots - 1);
+            __syncwarp();
+            in.load(stage, TENSOR, lane, need, p.out_type, rows, complete);
+            __syncwarp();
+        }
+        copy(drawn[ahead], slot);
+        const int place = now;
+        slot = slot + 1 == slots ? 0 : slot + 1;
+        ahead = now;
+        now = now == slots ? 0 : now + 1;
+        if (turn < 0) continue;
 
-        float sub_p[V], sub_s[V], h_p[V], h_s[V];
+        Swap sub;
 #pragma unroll
-        for (int i = 0; i < V; i++) {
-            sub_p[i] = h_p[i] = 1.0f;
-            sub_s[i] = h_s[i] = 0.0f;
-        }
-        in.aggregate(sub_p, sub_s);
-        if (need.h && warp % INSIDE != INSIDE - 1) in.aggregate_h(h_p, h_s);
-        Swap q_out, h_out;
+        for (int i = 0; i < V; i++) sub.v[i] = Aggregate::none();
+        in.aggregate(sub.v);
 #pragma unroll
-        for (int i = 0; i < V; i++) {
-            q_out.v[i] = make_float2(finite(sub_p[i]), sub_s[i]);
-            h_out.v[i] = make_float2(finite(h_p[i]), h_s[i]);
+        for (int i = 0; i < V; i++) sub.v[i].settle();
+        swap[warp * 32] = sub;
+        if (need.h && warp % INSIDE != INSIDE - 1) {
+#pragma unroll
+            for (int i = 0; i < V; i++) sub.v[i] = Aggregate::none();
+            in.aggregate_h(sub.v);
+#pragma unroll
+            for (int i = 0; i < V; i++) sub.v[i].settle();
+            h_swap[warp * 32] = sub;
         }
-        swap[warp * 32] = q_out;
-        h_swap[warp * 32] = h_out;
         __syncthreads();
 
-        Carry<V> whole;
+        Aggregate whole[V];
         if (warp == 0) {
             chunk_aggregate<V, WARPS, true>(whole, swap, subs);
             chain.template publish_chunk<V>(k, whole, start, c.last, c.exists);
         }
         // Drawn here, since the wait for others hides the wait for the ticket.
-        scan_i64 drawn = 0;
-        if (threadIdx.x == blockDim.x - 1) drawn = chain.draw(turn + slots + 1);
+        if (threadIdx.x == blockDim.x - 1) draw(turn + slots + 1, drawn + place);
 
         float before[SUB][V] = {};
         const scan_i64 t = c.begin + warp * SUB;
         const GradientStore<T, V, SUB> to = {c.sequence.row(t) * channels + mine, c.sequence.step * channels, rows,
-                                             l.mine, complete, vector};
+                                             l.mine};
         if (need.h && rows > 0) {
             for (int j = warp - warp % INSIDE; j < warp; j++) {
                 const Swap from = h_swap[j * 32];
 #pragma unroll
-                for (int i = 0; i < V; i++) h[i] = fold(from.v[i].x, h[i], from.v[i].y);
+                for (int i = 0; i < V; i++) h[i] = from.v[i].apply(h[i]);
             }
             in.replay(h, before);
             to.states(p, in, before);
@@ -130,13 +135,12 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
         } else {
             chain.follow_to(k, carry);
         }
-        if (threadIdx.x == blockDim.x - 1) tickets[now] = drawn;
         if (warp == 0) {
 #pragma unroll
             for (int i = 0; i < V; i++) {
                 if (c.last) carry[i] = start[i];
                 entry[lane * V + i] = carry[i];
-                carry[i] = fold(whole.p[i], carry[i], whole.s[i]);
+                carry[i] = fold(whole[i].p, carry[i], whole[i].s);
             }
             if (c.first && p.dh0) store_state<V>(p.dh0, state, l.mine, carry);
         }
@@ -150,9 +154,6 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
             carry_to<V, WARPS, true>(q, swap, warp, subs);
             to.carried(p, in, before, q);
         }
-        slot = slot + 1 == slots ? 0 : slot + 1;
-        ahead = now;
-        now = now == slots ? 0 : now + 1;
         parity ^= 1;
     }
 }

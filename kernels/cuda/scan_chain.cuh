@@ -41,19 +41,26 @@ SCAN_DEVICE PublishedPair peek(const Published* at) { return {at[0], at[1]}; }
 // One chunk of the walk along a column.
 struct Chunk {
     Sequence sequence;
+    scan_i64 step;   // of the walk; there is nothing in a chunk past its end
     scan_i64 begin;  // scan time
     int len;         // 0 past the end of a packed sequence's share of the walk, and for an empty sequence
     bool exists;     // an empty sequence has one chunk, of no steps
     bool first, last;  // in scan time
 };
 
-// Where the walk's step k lies. Packed sequences share one walk, sequence i beginning at step cu[i] / CHUNK + i.
+// Where step k of the walk lies, which has `walk` steps; `back` walks from the last chunk to the first. Packed sequences
+// share one walk, sequence i beginning at step cu[i] / CHUNK + i of the way forward.
 template <typename Params>
-SCAN_DEVICE Chunk chunk_at(const Params& p, scan_i64 row, scan_i64 k, int chunk, int save) {
-    Chunk c;
+SCAN_DEVICE Chunk chunk_at(const Params& p, scan_i64 row, scan_i64 step, scan_i64 walk, int chunk, int save,
+                           bool back) {
+    Chunk c = {};
+    c.step = step;
+    if (step >= walk) return c;
+    const scan_i64 k = back ? walk - 1 - step : step;
     scan_i64 index = row, first = 0;
     if (p.flags & SCAN_PACKED) {
         scan_i64 low = 0, high = (scan_i64)p.sequences - 1;
+#pragma unroll 1
         while (low < high) {
             scan_i64 middle = (low + high + 1) / 2;
             if (packed_offset(p, middle) / chunk + middle <= k) {
@@ -82,43 +89,40 @@ SCAN_DEVICE scan_i64 walk_steps(const Params& p, int chunk) {
     return len ? (len + chunk - 1) / chunk : 1;
 }
 
-// What a warp leaves in shared memory of its sub-chunk: P in x, S in y, for V channels a lane.
-template <typename Pair, int V>
-struct alignas(sizeof(Pair) * V) Exchanged {
-    Pair v[V];
+// What a warp leaves in shared memory of its sub-chunk, for V channels a lane.
+template <int V>
+struct alignas(16) Exchanged {
+    Aggregate v[V];
 };
 
-// The aggregate of one chunk, from those of its sub-chunks, `lanes` a sub-chunk. BACK takes the last first.
-// No branches: the loads go out together and the chain of products is all that is waited for.
-template <int V, int WARPS, bool BACK, typename Pair>
-SCAN_DEVICE void chunk_aggregate(Carry<V>& whole, const Exchanged<Pair, V>* swap, int subs) {
-    const float none[V] = {};
-    whole.start(none);
+// The aggregate of one chunk, from those of its sub-chunks. BACK takes the last first.
+// No branches: the loads go out together, and only the chain of products is waited for.
+template <int V, int WARPS, bool BACK>
+SCAN_DEVICE void chunk_aggregate(Aggregate (&whole)[V], const Exchanged<V>* swap, int subs) {
+#pragma unroll
+    for (int i = 0; i < V; i++) whole[i] = Aggregate::none();
 #pragma unroll
     for (int n = 0; n < WARPS; n++) {
         const int j = BACK ? WARPS - 1 - n : n;
-        const Exchanged<Pair, V> from = swap[j * 32];
-        float p[V], s[V];
+        const Exchanged<V> from = swap[j * 32];
 #pragma unroll
-        for (int i = 0; i < V; i++) {
-            p[i] = from.v[i].x;
-            s[i] = from.v[i].y;
-        }
-        whole.gather(p, s, j < subs);
+        for (int i = 0; i < V; i++) whole[i].append(from.v[i], j < subs);
     }
+#pragma unroll
+    for (int i = 0; i < V; i++) whole[i] = whole[i].rounded();
 }
 
 // The carry into sub-chunk `warp`, from the one into the chunk.
-template <int V, int WARPS, bool BACK, typename Pair>
-SCAN_DEVICE void carry_to(float (&carry)[V], const Exchanged<Pair, V>* swap, int warp, int subs) {
+template <int V, int WARPS, bool BACK>
+SCAN_DEVICE void carry_to(float (&carry)[V], const Exchanged<V>* swap, int warp, int subs) {
 #pragma unroll
     for (int n = 0; n < WARPS - 1; n++) {
         const int j = BACK ? WARPS - 1 - n : n;
-        const Exchanged<Pair, V> from = swap[j * 32];
+        const Exchanged<V> from = swap[j * 32];
         const bool before = BACK ? j > warp && j < subs : j < warp;
 #pragma unroll
         for (int i = 0; i < V; i++) {
-            const float next = fold(from.v[i].x, carry[i], from.v[i].y);
+            const float next = from.v[i].apply(carry[i]);
             carry[i] = before ? next : carry[i];
         }
     }
@@ -155,14 +159,14 @@ struct Chain {
 
     // Publishes step k. `start` is the carry into a chunk that is the first of its walk.
     template <int V>
-    SCAN_DEVICE void publish_chunk(scan_i64 k, const Carry<V>& whole, const float (&start)[V], bool first,
+    SCAN_DEVICE void publish_chunk(scan_i64 k, const Aggregate (&whole)[V], const float (&start)[V], bool first,
                                    bool exists) const {
         if (!ticket) return;
 #pragma unroll
         for (int i = 0; i < V; i++) {
             publish(column + k * LANES + lane * V + i,
-                    first    ? publication_bits(RESTART, fold(whole.p[i], start[i], whole.s[i]))
-                    : exists ? publication_bits(__float_as_uint(whole.p[i]), whole.s[i])
+                    first    ? publication_bits(RESTART, fold(whole[i].p, start[i], whole[i].s))
+                    : exists ? publication_bits(__float_as_uint(whole[i].p), whole[i].s)
                              : publication_bits(RESTART, 0.0f));
         }
     }

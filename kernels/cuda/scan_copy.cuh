@@ -70,40 +70,52 @@ SCAN_DEVICE void copy_wait(int left) {
 }
 #endif
 
-// Rows of several tensors with the same layout, those that are there: PIECE bytes at a time, SEGMENT bytes a row in
-// shared memory, of which `valid` exist; `tensor` bytes from one tensor to the next in shared memory, `offset` to the
-// first row in each, `stride` bytes from one row to the next, negative when time runs backwards.
-template <int PIECE, int TENSORS, int SEGMENT, int ROWS>
-SCAN_DEVICE void copy_tensors_by(char* to, int tensor, const scan_u64 (&from)[TENSORS], scan_i64 offset,
-                                 scan_i64 stride, int rows, int valid, int lane) {
-    const int PIECES = SEGMENT / PIECE;  // a power of two, as every factor is
-    const int ROUNDS = (ROWS * PIECES + 31) / 32;
-    const bool fast = PIECE == 16;  // only the widest piece is worth its code unrolled
-#pragma unroll(fast ? ROUNDS : 1)
-    for (int i = 0; i < ROUNDS; i++) {
-        const int at = lane + 32 * i;
-        const int row = at / PIECES, byte = at % PIECES * PIECE;
-        if (row < rows && byte < valid) {
-            const scan_i64 source = offset + row * stride + byte;
-            char* const target = to + row * SEGMENT + byte;
+// `rows` of ROWS rows of several tensors with the same layout, those that are there. SEGMENT bytes a row in shared
+// memory, of which `valid` exist; `tensor` bytes from one tensor to the next in shared memory, `offset` to the first
+// row in each, `stride` bytes from one row to the next, negative when time runs backwards. FAST unrolls the copies in
+// pieces of 16 bytes.
+template <int TENSORS, int SEGMENT, int ROWS, bool FAST>
+SCAN_DEVICE void copy_tensors(char* to, int tensor, const scan_u64 (&from)[TENSORS], scan_i64 offset, scan_i64 stride,
+                              int rows, int valid, int lane, int access) {
+    if (FAST && access == 16) {
+        const int PIECES = SEGMENT / 16, ROUNDS = (ROWS * PIECES + 31) / 32;  // PIECES is a power of two
 #pragma unroll
-            for (int q = 0; q < TENSORS; q++) {
-                if (from[q]) copy_piece<PIECE>(target + q * tensor, reinterpret_cast<const char*>(from[q] + source));
+        for (int i = 0; i < ROUNDS; i++) {
+            const int row = (lane + 32 * i) / PIECES, byte = lane % PIECES * 16;
+            if (row < rows && byte < valid) {
+                const scan_i64 source = offset + row * stride + byte;
+#pragma unroll
+                for (int q = 0; q < TENSORS; q++) {
+                    if (from[q]) {
+                        copy_piece<16>(to + q * tensor + row * SEGMENT + byte,
+                                       reinterpret_cast<const char*>(from[q] + source));
+                    }
+                }
             }
         }
-    }
-}
-
-template <int TENSORS, int SEGMENT, int ROWS>
-SCAN_DEVICE void copy_tensors(char* to, int tensor, const scan_u64 (&from)[TENSORS], scan_i64 offset, scan_i64 stride,
-                              int rows, int valid, int lane, scan_u32 access) {
-    if (access == 16) {
-        copy_tensors_by<16, TENSORS, SEGMENT, ROWS>(to, tensor, from, offset, stride, rows, valid, lane);
-    } else if (access == 8) {
-        copy_tensors_by<8, TENSORS, SEGMENT, ROWS>(to, tensor, from, offset, stride, rows, valid, lane);
-    } else if (access == 4) {
-        copy_tensors_by<4, TENSORS, SEGMENT, ROWS>(to, tensor, from, offset, stride, rows, valid, lane);
     } else {
-        copy_tensors_by<2, TENSORS, SEGMENT, ROWS>(to, tensor, from, offset, stride, rows, valid, lane);
+#pragma unroll 1
+        for (int at = lane * access; at < rows * SEGMENT; at += 32 * access) {
+            const int row = at / SEGMENT, byte = at % SEGMENT;
+            if (byte < valid) {
+                const scan_i64 source = offset + row * stride + byte;
+#pragma unroll
+                for (int q = 0; q < TENSORS; q++) {
+                    if (from[q]) {
+                        char* const piece = to + q * tensor + at;
+                        const char* const there = reinterpret_cast<const char*>(from[q] + source);
+                        if (access == 16) {
+                            copy_piece<16>(piece, there);
+                        } else if (access == 8) {
+                            copy_piece<8>(piece, there);
+                        } else if (access == 4) {
+                            copy_piece<4>(piece, there);
+                        } else {
+                            copy_piece<2>(piece, there);
+                        }
+                    }
+                }
+            }
+        }
     }
 }

@@ -45,13 +45,13 @@ struct Steps {
             }
         }
     }
-    SCAN_DEVICE void aggregate(float (&p)[V], float (&s)[V]) const {
+    SCAN_DEVICE void aggregate(Aggregate (&sub)[V]) const {
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
 #pragma unroll
             for (int i = 0; i < V; i++) {
-                s[i] = fmaf(a.get(r, i), s[i], u[r][i]);
-                p[i] *= a.get(r, i);
+                sub[i].s = fmaf(a.get(r, i), sub[i].s, u[r][i]);
+                sub[i].multiply(a.get(r, i));
             }
         }
     }
@@ -66,19 +66,19 @@ struct Steps {
 };
 
 // Copies `rows` of ROWS rows from scan time t of every input that forward needs.
-template <typename T, int V, int ROWS>
+template <typename T, int V, int ROWS, bool FAST>
 SCAN_DEVICE void forward_copy(const ScanForward& p, const Sequence& s, const Lanes& l, scan_i64 t, int rows, char* to,
                               int lane) {
     const int SEGMENT = 32 * V * sizeof(T), TENSOR = ROWS * SEGMENT;
     scan_i64 stride = s.step * (scan_i64)p.channels * (int)sizeof(T);
     scan_i64 offset = (s.row(t) * (scan_i64)p.channels + l.channel) * (int)sizeof(T);
     const scan_u64 from[4] = {p.x, p.a, p.b, forward_reads_c(p) ? p.c : 0};
-    copy_tensors<4, SEGMENT, ROWS>(to, TENSOR, from, offset, stride, rows, l.valid * (int)sizeof(T), lane, p.access);
+    copy_tensors<4, SEGMENT, ROWS, FAST>(to, TENSOR, from, offset, stride, rows, l.valid * (int)sizeof(T), lane, p.access);
 }
 
 template <typename T, typename Out>
 SCAN_DEVICE void scan_forward_march(const ScanForward& p) {
-    typedef Tuning<T> G;
+    typedef Tuning<T, Out> G;
     const int V = G::VM, STAGE = G::STAGE, TENSOR = STAGE * 32 * V * (int)sizeof(T), BYTES = 4 * TENSOR;
     SCAN_SHARED(ring);
     const int lane = threadIdx.x;
@@ -88,14 +88,13 @@ SCAN_DEVICE void scan_forward_march(const ScanForward& p) {
     const scan_i64 mine = l.channel + lane * V, state = s.index * channels + mine;
     const bool has_b = p.b != 0, has_c = forward_reads_c(p), plain = p.flags & SCAN_SEQUENTIAL;
     const bool full = p.saved && (p.flags & SCAN_FULL_H), chunks = p.saved && !full;
-    const bool vector = p.out_access >= V * type_size(p.out_type), whole = V == 1 || vector;
     const int stages = (int)p.stages;
     const scan_i64 total = (s.len + STAGE - 1) / STAGE;
 
     auto copy = [&](scan_i64 stage, int slot) {
         if (stage < total) {
             scan_i64 t = stage * STAGE, left = s.len - t;
-            forward_copy<T, V, STAGE>(p, s, l, t, left < STAGE ? (int)left : STAGE, ring + slot * BYTES, lane);
+            forward_copy<T, V, STAGE, G::FAST>(p, s, l, t, left < STAGE ? (int)left : STAGE, ring + slot * BYTES, lane);
         }
         copy_commit();
     };
@@ -103,7 +102,8 @@ SCAN_DEVICE void scan_forward_march(const ScanForward& p) {
     for (int i = 0; i < stages; i++) copy(i, i);
 
     Carry<V> carry;
-    float h[V], sub_p[V], sub_s[V];
+    float h[V];
+    Aggregate sub[V];
     load_state<V>(p.h0, state, l.mine, h);
     carry.start(h);
 
@@ -115,8 +115,7 @@ SCAN_DEVICE void scan_forward_march(const ScanForward& p) {
 #pragma unroll
             for (int i = 0; i < V; i++) {
                 h[i] = carry.now[i];
-                sub_p[i] = 1.0f;
-                sub_s[i] = 0.0f;
+                sub[i] = Aggregate::none();
             }
             if (chunks && t % G::SAVE == 0) store_state<V>(p.saved, saved_element(p, s, t, G::SAVE) + mine, l.mine, h);
         }
@@ -132,10 +131,10 @@ SCAN_DEVICE void scan_forward_march(const ScanForward& p) {
         __syncwarp();
         copy(stage + stages, slot);
 
-        steps.aggregate(sub_p, sub_s);
+        steps.aggregate(sub);
         steps.replay(h);
         const scan_i64 element = s.row(t) * channels + mine, stride = s.step * channels;
-        if (full) store_rows<float, V, STAGE>(p.saved, element, stride, steps.u, rows, complete, l.mine, false);
+        if (full) store_rows<float, V, STAGE>(p.saved, element, stride, steps.u, rows, l.mine);
         if (has_c) {
 #pragma unroll
             for (int r = 0; r < STAGE; r++) {
@@ -144,7 +143,7 @@ SCAN_DEVICE void scan_forward_march(const ScanForward& p) {
             }
         }
         if (p.y) {
-            OutRows<Out, V, STAGE>::store(p.out_type, p.y, element, stride, steps.u, rows, complete, l.mine, whole);
+            OutRows<Out, V, STAGE>::store(p.out_type, p.y, element, stride, steps.u, rows, l.mine);
         }
 
         const bool ends = t + STAGE >= s.len;
@@ -152,9 +151,7 @@ SCAN_DEVICE void scan_forward_march(const ScanForward& p) {
             if (plain) {
                 carry.start(h);
             } else {
-#pragma unroll
-                for (int i = 0; i < V; i++) sub_p[i] = finite(sub_p[i]);
-                carry.pass(sub_p, sub_s, ends || (t + STAGE) % G::CHUNK == 0);
+                carry.pass(sub, ends || (t + STAGE) % G::CHUNK == 0);
             }
             // The last step of a sub-chunk holds the carry, so that backward finds the same state as in chunk states.
             if (full) store_state<V>(p.saved, element + (rows - 1) * stride, l.mine, carry.now);

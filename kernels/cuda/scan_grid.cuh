@@ -10,9 +10,6 @@
 #include "scan_tuning.h"
 #include "scan_types.cuh"
 
-template <typename T>
-struct Tuning;
-
 #define SCAN_TYPE_f32 float
 #define SCAN_TYPE_f16 f16
 #define SCAN_TYPE_bf16 bf16
@@ -31,51 +28,80 @@ struct TuningRow;
 SCAN_TUNING(SCAN_ROW)
 
 
+// The _any entries take one channel a lane, so that they need no alignment past an element's and are small.
+template <typename T, typename Out>
+struct Tuning : TuningRow<SCAN_ARCH, T> {
+    static const bool FAST = true;
+};
 template <typename T>
-struct Tuning : TuningRow<SCAN_ARCH, T> {};
+struct Tuning<T, AnyType> : TuningRow<SCAN_ARCH, T> {
+    static const int VM = 1, VC = 1, VCB = 1;
+    static const bool FAST = false;
+};
 
-// Products of gates stay finite, so that a zero carry stays out of an aggregate whatever was multiplied. Nothing is
-// hidden by it: a gate that is NaN or infinite makes S NaN, as it makes the plain loop's state NaN or infinite.
-SCAN_DEVICE float finite(float p) { return fminf(fmaxf(p, -3.402823466e38f), 3.402823466e38f); }
+// The aggregate of some steps: a product of gates, p with what rounding took from it, and a scan from 0. Where gates are
+// constant, the error of a rounded product is the same in every chunk and adds up over a long memory; hence lo.
+struct Aggregate {
+    float p, lo, s, unused;
 
-// Applies an aggregate, whose product is finite, to a carry.
+    static SCAN_DEVICE Aggregate none() { return {1.0f, 0.0f, 0.0f, 0.0f}; }
+    SCAN_DEVICE void multiply(float a) {
+        const float next = p * a;
+        lo = fmaf(lo, a, fmaf(p, a, -next));
+        p = next;
+    }
+    // Products stay finite, so that a zero carry stays out of an aggregate whatever was multiplied. Nothing is hidden
+    // by it: a gate that is NaN or infinite makes s NaN, as it makes the plain loop's state NaN or infinite.
+    SCAN_DEVICE void settle() {
+        p = fminf(fmaxf(p, -3.402823466e38f), 3.402823466e38f);
+        lo = fabsf(lo) <= 1.0f ? lo : 0.0f;
+    }
+    SCAN_DEVICE float apply(float carry) const { return fmaf(p, carry, fmaf(lo, carry, s)); }
+    // Goes on with the steps of `next`, if there are any.
+    SCAN_DEVICE void append(const Aggregate& next, bool exists) {
+        const float scanned = next.apply(s), product = p * next.p;
+        const float rest = fmaf(p, next.lo, fmaf(lo, next.p, fmaf(p, next.p, -product)));
+        s = exists ? scanned : s;
+        p = exists ? product : p;
+        lo = exists ? rest : lo;
+        settle();
+    }
+    // A chunk's, as it is published and applied: one product.
+    SCAN_DEVICE Aggregate rounded() const {
+        Aggregate r = {p + lo, 0.0f, s, 0.0f};
+        r.settle();
+        return r;
+    }
+};
+
+// Applies a chunk's aggregate to a carry.
 SCAN_DEVICE float fold(float p, float carry, float s) { return fmaf(p, carry, s); }
 
 // The carry of V channels on its way along the grid.
 template <int V>
 struct Carry {
-    float now[V];    // at the last sub-chunk boundary
-    float entry[V];  // at the last chunk boundary
-    float p[V], s[V];  // of the chunk so far
+    float now[V];        // at the last sub-chunk boundary
+    float entry[V];      // at the last chunk boundary
+    Aggregate chunk[V];  // since then
 
     SCAN_DEVICE void start(const float (&c)[V]) {
 #pragma unroll
         for (int i = 0; i < V; i++) {
             now[i] = entry[i] = c[i];
-            p[i] = 1.0f;
-            s[i] = 0.0f;
+            chunk[i] = Aggregate::none();
         }
     }
-    // Past one more sub-chunk inside a chunk, if there is one.
-    SCAN_DEVICE void gather(const float (&sub_p)[V], const float (&sub_s)[V], bool exists) {
+    // Past one more sub-chunk, which may be the last of its chunk.
+    SCAN_DEVICE void pass(Aggregate (&sub)[V], bool chunk_ends) {
 #pragma unroll
         for (int i = 0; i < V; i++) {
-            const float next = fold(sub_p[i], s[i], sub_s[i]);
-            s[i] = exists ? next : s[i];
-            p[i] = finite(p[i] * (exists ? sub_p[i] : 1.0f));
-        }
-    }
-    // Past one more sub-chunk, which may be the last of its chunk. sub_p is finite.
-    SCAN_DEVICE void pass(const float (&sub_p)[V], const float (&sub_s)[V], bool chunk_ends) {
-#pragma unroll
-        for (int i = 0; i < V; i++) {
-            now[i] = fold(sub_p[i], now[i], sub_s[i]);
-            s[i] = fold(sub_p[i], s[i], sub_s[i]);
-            p[i] = finite(p[i] * sub_p[i]);
+            sub[i].settle();
+            now[i] = sub[i].apply(now[i]);
+            chunk[i].append(sub[i], true);
             if (chunk_ends) {
-                now[i] = entry[i] = fold(p[i], entry[i], s[i]);
-                p[i] = 1.0f;
-                s[i] = 0.0f;
+                const Aggregate whole = chunk[i].rounded();
+                now[i] = entry[i] = fold(whole.p, entry[i], whole.s);
+                chunk[i] = Aggregate::none();
             }
         }
     }

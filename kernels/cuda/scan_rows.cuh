@@ -60,27 +60,15 @@ struct DyRows<AnyType, V, ROWS> : Rows<float, V, ROWS> {
     SCAN_DEVICE void clear(int rows) { this->fill(rows, 0.0f); }
 };
 
-// Stores `rows` of ROWS rows; all of them where `complete`.
+// Stores `rows` of ROWS rows of a lane that has its channels; V of them are aligned as one.
 template <typename T, int V, int ROWS>
 SCAN_DEVICE void store_rows(scan_u64 tensor, scan_i64 element, scan_i64 stride, const float (&v)[ROWS][V], int rows,
-                            bool complete, int valid, bool vector) {
+                            int valid) {
     T* at = reinterpret_cast<T*>(tensor) + element;
-    if (complete && vector) {
-        if (valid == 0) return;
+    const int end = valid ? rows : 0;
 #pragma unroll
-        for (int r = 0; r < ROWS; r++, at += stride) {
-            store_streaming(reinterpret_cast<Pack<T, V>*>(at), narrow_pack<T, V>(v[r]));
-        }
-    } else {
-#pragma unroll
-        for (int r = 0; r < ROWS; r++, at += stride) {
-#pragma unroll
-            for (int i = 0; i < V; i++) {
-                T out;
-                narrow(v[r][i], out);
-                if (r < rows && i < valid) store_streaming(at + i, out);
-            }
-        }
+    for (int r = 0; r < ROWS; r++, at += stride) {
+        if (r < end) store_streaming(reinterpret_cast<Pack<T, V>*>(at), narrow_pack<T, V>(v[r]));
     }
 }
 
@@ -88,20 +76,18 @@ SCAN_DEVICE void store_rows(scan_u64 tensor, scan_i64 element, scan_i64 stride, 
 template <typename Out, int V, int ROWS>
 struct OutRows {
     static SCAN_DEVICE void store(scan_u32, scan_u64 y, scan_i64 element, scan_i64 stride, const float (&v)[ROWS][V],
-                                  int rows, bool complete, int valid, bool vector) {
-        store_rows<Out, V, ROWS>(y, element, stride, v, rows, complete, valid, vector);
+                                  int rows, int valid) {
+        store_rows<Out, V, ROWS>(y, element, stride, v, rows, valid);
     }
 };
-template <int V, int ROWS>
-struct OutRows<AnyType, V, ROWS> {
+template <int ROWS>
+struct OutRows<AnyType, 1, ROWS> {
     static SCAN_DEVICE void store(scan_u32 type, scan_u64 y, scan_i64 element, scan_i64 stride,
-                                  const float (&v)[ROWS][V], int rows, bool, int valid, bool) {
+                                  const float (&v)[ROWS][1], int rows, int valid) {
+        const int end = valid ? rows : 0;
 #pragma unroll
         for (int r = 0; r < ROWS; r++, element += stride) {
-#pragma unroll
-            for (int i = 0; i < V; i++) {
-                if (r < rows && i < valid) store_any(type, y, element + i, v[r][i]);
-            }
+            if (r < end) store_any(type, y, element, v[r][0]);
         }
     }
 };

@@ -21,7 +21,7 @@ SCAN_DEVICE void scan_step(const ScanStep& p) {
         if (b) u *= widen(b[element]);
         h = fmaf(widen(a[element]), h, u);
         const float y[1][1] = {{c ? widen(c[element]) * h : h}};
-        OutRows<Out, 1, 1>::store(p.out_type, p.y, element, 0, y, 1, true, 1, true);
+        OutRows<Out, 1, 1>::store(p.out_type, p.y, element, 0, y, 1, 1);
     }
     reinterpret_cast<float*>(p.state)[id] = h;
 }

@@ -211,7 +211,12 @@ class Runner:
 
         def launch(op, params, dy_size):
             back = op == "backward"
-            V = row["VM" if march else "VCB" if back else "VC"]
+            V = 1 if suffix else row["VM" if march else "VCB" if back else "VC"]
+            # The plain entries want V channels aligned as one.
+            if not suffix and (params.access < V * size or params.out_access < V * out_size):
+                V, entry_suffix, dy_size = 1, "_any", 4
+            else:
+                entry_suffix = suffix
             chunk = row["CHUNKB" if back else "CHUNK"]
             across = -(-D // (32 * V))
             columns = across * (1 if case["cu"] is not None and not march else N)
@@ -225,8 +230,8 @@ class Runner:
             else:
                 params.stages = row["CB" if back else "CF"]
                 line = 32 * V * (4 * size + (dy_size if back else 0))
-                shared = params.stages * chunk * line + 2 * (chunk // sub) * 32 * V * (16 if back else 8)
-                shared += row["FOLD"] * 32 * V * 8 + 32 * V * 4 + 64
+                shared = params.stages * chunk * line + (3 if back else 2) * (chunk // sub) * 32 * V * 16
+                shared += row["FOLD"] * 32 * V * 8 + 32 * V * 4 + 512
                 grid, threads = columns * workers, 32 * chunk // sub
                 if workers > 1:
                     bytes_ = -(-columns * 4 // 256) * 256 + columns * walk * 32 * V * 8
@@ -234,7 +239,7 @@ class Runner:
                     params.work = be.address(keep["work"])
             if grid and D and N:
                 name = "march" if march else "chunked"
-                be.launch(f"scan_{op}_{name}_{kind}{suffix}", params, grid, threads, shared)
+                be.launch(f"scan_{op}_{name}_{kind}{entry_suffix}", params, grid, threads, shared)
                 be.sync()
 
         f = Forward(**common, access=access, out_access=align(outs["y"], [D * out_size]), y=outs["y"], ht=outs["ht"],

@@ -57,7 +57,7 @@ inline unsigned __float_as_uint(float v) {
     std::memcpy(&u, &v, 4);
     return u;
 }
-inline float fmaf(float a, float b, float c) { return std::fma(a, b, c); }
+inline float fmaf(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
 template <int BYTES>
 inline void copy_piece(char* to, const char* from) {
