@@ -31,7 +31,7 @@ SCAN_TUNING(SCAN_ROW)
 // The _any entries take one channel a lane, so that they need no alignment past an element's and are small.
 template <typename T, typename Out>
 struct Tuning : TuningRow<SCAN_ARCH, T> {
-    static const bool FAST = true;
+    static const bool FAST = SCAN_ARCH >= 80;
 };
 template <typename T>
 struct Tuning<T, AnyType> : TuningRow<SCAN_ARCH, T> {
