@@ -1,6 +1,7 @@
 //! The table of backends under test: one file a backend, one line here.
 
 mod cpu;
+mod cuda;
 mod reference;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ pub trait Visitor {
 /// Visits every backend.
 pub fn each_backend(visitor: &mut impl Visitor) {
     visitor.visit("cpu", cpu::open());
+    visitor.visit("cuda", cuda::open());
     visitor.visit("reference", reference::open());
 }
 

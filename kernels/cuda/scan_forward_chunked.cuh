@@ -1,0 +1,155 @@
+// Forward with time split over warps and blocks: for sequences too few to fill the chip by themselves.
+//
+// Tile: one chunk × 32 * V channels a block, one sub-chunk a warp. A warp copies its own rows to shared memory, takes
+// them into registers, lets the next rows come in behind them, folds them into (P, S), and once the carry is there
+// replays the plain loop. So memory is busy while the block waits for a carry.
+// Traffic: as marching, and 8 bytes a channel and chunk published, read by each block of the column through L2.
+#pragma once
+
+#include "scan_chain.cuh"
+#include "scan_forward.cuh"
+
+template <typename T, typename Out>
+SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
+    typedef Tuning<T, Out> G;
+    const int V = G::VC, SUB = G::SUB, WARPS = G::CHUNK / SUB, LANES = 32 * V;
+    const int TENSOR = SUB * LANES * (int)sizeof(T), WARP_BYTES = 4 * TENSOR, BYTES = WARPS * WARP_BYTES;
+    SCAN_SHARED(shared);
+    const int slots = (int)p.stages;
+    typedef Exchanged<V> Swap;
+    Swap* const exchange = reinterpret_cast<Swap*>(shared + slots * BYTES);  // [2][WARPS][32]
+    Published* const staged = reinterpret_cast<Published*>(exchange + 2 * WARPS * 32);
+    float* const entry = reinterpret_cast<float*>(staged + G::FOLD * LANES);
+    Chunk* const drawn = reinterpret_cast<Chunk*>(entry + LANES);  // [slots + 1], at most 6
+
+    const scan_i64 channels = (scan_i64)p.channels, across = (channels + LANES - 1) / LANES;
+    const scan_i64 columns = gridDim.x / p.workers, at = blockIdx.x % columns, row_index = at / across;
+    const scan_i64 walk = walk_steps(p, G::CHUNK);
+    Chain<LANES, G::FOLD> chain;
+    chain.start(p, at, columns, walk, staged, reinterpret_cast<int*>(drawn + 6));
+    const int warp = chain.warp, lane = chain.lane;
+    const Lanes l = Lanes::at<V>(at % across, channels, lane);
+    const scan_i64 mine = l.channel + lane * V;
+    const bool has_b = p.b != 0, has_c = forward_reads_c(p);
+    const bool full = p.saved && (p.flags & SCAN_FULL_H), chunks = p.saved && !full;
+
+    auto copy = [&](const Chunk& c, int slot) {
+        const int rows = c.len - warp * SUB;
+        if (rows > 0) {
+            forward_copy<T, V, SUB, G::FAST>(p, c.sequence, l, c.begin + warp * SUB, rows < SUB ? rows : SUB,
+                                             shared + slot * BYTES + warp * WARP_BYTES, lane);
+        }
+        copy_commit();
+    };
+    auto draw = [&](scan_i64 alone, Chunk* to) {
+        const scan_i64 k = chain.draw(alone);
+        *to = chunk_at(p, row_index, k, walk, G::CHUNK, G::SAVE, false);
+    };
+    if (threadIdx.x == 0) {
+        for (int i = 0; i <= slots; i++) draw(i, drawn + i);
+    }
+    __syncthreads();
+
+    float carry[V] = {};
+    int slot = 0, parity = 0, now = 1, ahead = 0;  // places in drawn: this turn's chunk, the next to copy
+    // The first turns only copy.
+#pragma unroll 1
+    for (scan_i64 turn = -slots;; turn++) {
+        const Chunk c = drawn[turn < 0 ? ahead : now];
+        const scan_i64 k = c.step;
+        if (turn >= 0 && k >= walk) break;
+        const char* const stage = shared + slot * BYTES + warp * WARP_BYTES;
+        // Not rows == SUB for complete: ptxas 13.0 turns that, after a clamp, into a test with the wrong outcome.
+        const int rest = c.len - warp * SUB;
+        const bool complete = rest >= SUB;
+        const int rows = complete ? SUB : rest < 0 ? 0 : rest;
+        const int subs = (c.len + SUB - 1) / SUB;
+        Swap* const swap = exchange + parity * WARPS * 32 + lane;
+        const scan_i64 state = c.sequence.index * channels + mine;
+        float start[V] = {};
+        if (c.first) load_state<V>(p.h0, state, l.mine, start);
+
+        Steps<T, V, SUB> steps;
+        Rows<T, V, SUB> gate;
+        if (turn >= 0) {
+            copy_wait(slots - 1);
+            __syncwarp();
+            steps.load(stage, TENSOR, lane, has_b, rows, complete);
+            if (has_c) gate.load(stage + C * TENSOR, lane);
+            __syncwarp();
+        }
+        copy(drawn[ahead], slot);
+        const int place = now;
+        slot = slot + 1 == slots ? 0 : slot + 1;
+        ahead = now;
+        now = now == slots ? 0 : now + 1;
+        if (turn < 0) continue;
+
+        Swap sub;
+#pragma unroll
+        for (int i = 0; i < V; i++) sub.v[i] = Aggregate::none();
+        steps.aggregate(sub.v);
+#pragma unroll
+        for (int i = 0; i < V; i++) sub.v[i].settle();
+        swap[warp * 32] = sub;
+        __syncthreads();
+
+        Aggregate whole[V];
+        if (warp == 0 || full) chunk_aggregate<V, WARPS, false>(whole, swap, subs);
+        if (warp == 0) chain.template publish_chunk<V>(k, whole, start, c.first, c.exists);
+        // Drawn here, since the wait for others hides the wait for the ticket.
+        if (threadIdx.x == blockDim.x - 1) draw(turn + slots + 1, drawn + place);
+        if (c.first) {
+            chain.followed = k;
+        } else {
+            chain.follow_to(k, carry);
+        }
+        if (warp == 0) {
+#pragma unroll
+            for (int i = 0; i < V; i++) {
+                if (c.first) carry[i] = start[i];
+                entry[lane * V + i] = carry[i];
+                carry[i] = fold(whole[i].p, carry[i], whole[i].s);
+            }
+            if (c.last && p.ht) store_state<V>(p.ht, state, l.mine, carry);
+        }
+        chain.followed++;
+        __syncthreads();
+
+        float h[V], in[V];
+#pragma unroll
+        for (int i = 0; i < V; i++) h[i] = in[i] = entry[lane * V + i];
+        carry_to<V, WARPS, false>(h, swap, warp, subs);
+        if (rows > 0) {
+            const scan_i64 t = c.begin + warp * SUB, stride = c.sequence.step * channels;
+            const scan_i64 element = c.sequence.row(t) * channels + mine;
+            if (chunks && t % G::SAVE == 0) {
+                store_state<V>(p.saved, saved_element(p, c.sequence, t, G::SAVE) + mine, l.mine, h);
+            }
+            if (full) {
+                // The last step of a sub-chunk holds the carry, so that backward finds the same state as in chunk states.
+                float after[V];
+#pragma unroll
+                for (int i = 0; i < V; i++) {
+                    after[i] = warp == subs - 1 ? fold(whole[i].p, in[i], whole[i].s) : sub.v[i].apply(h[i]);
+                }
+                steps.replay(h);
+                store_rows<float, V, SUB>(p.saved, element, stride, steps.u, rows, l.mine);
+                store_state<V>(p.saved, element + (rows - 1) * stride, l.mine, after);
+            } else {
+                steps.replay(h);
+            }
+            if (p.y) {
+                if (has_c) {
+#pragma unroll
+                    for (int r = 0; r < SUB; r++) {
+#pragma unroll
+                        for (int i = 0; i < V; i++) steps.u[r][i] *= gate.get(r, i);
+                    }
+                }
+                OutRows<Out, V, SUB>::store(p.out_type, p.y, element, stride, steps.u, rows, l.mine);
+            }
+        }
+        parity ^= 1;
+    }
+}
