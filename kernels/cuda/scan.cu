@@ -10,7 +10,11 @@
 #else
 #define SCAN_ENTRY extern "C" __global__ void
 #endif
-#define SCAN_BOUNDS(TYPE, CHUNK) __launch_bounds__(32 * Tuning<TYPE, TYPE>::CHUNK / Tuning<TYPE, TYPE>::SUB, 1)
+// Forward of a small chunk leaves room for a second block.
+#define SCAN_THREADS(TYPE, CHUNK) (32 * Tuning<TYPE, TYPE>::CHUNK / Tuning<TYPE, TYPE>::SUB)
+#define SCAN_FORWARD_BOUNDS(TYPE) \
+    __launch_bounds__(SCAN_THREADS(TYPE, CHUNK), SCAN_THREADS(TYPE, CHUNK) <= 256 ? 2 : 1)
+#define SCAN_BACKWARD_BOUNDS(TYPE) __launch_bounds__(SCAN_THREADS(TYPE, CHUNKB), 1)
 
 // OUT is y's or dy's type where it is the storage type, ANY the suffix of the name.
 #define SCAN_ENTRIES(NAME, TYPE, OUT)                                                                      \
@@ -20,10 +24,10 @@
     SCAN_ENTRY __launch_bounds__(32) scan_backward_march_##NAME(const __grid_constant__ ScanBackward p) {             \
         scan_backward_march<TYPE, OUT>(p);                                                                            \
     }                                                                                                                 \
-    SCAN_ENTRY SCAN_BOUNDS(TYPE, CHUNK) scan_forward_chunked_##NAME(const __grid_constant__ ScanForward p) {        \
+    SCAN_ENTRY SCAN_FORWARD_BOUNDS(TYPE) scan_forward_chunked_##NAME(const __grid_constant__ ScanForward p) {        \
         scan_forward_chunked<TYPE, OUT>(p);                                                                           \
     }                                                                                                                 \
-    SCAN_ENTRY SCAN_BOUNDS(TYPE, CHUNKB) scan_backward_chunked_##NAME(const __grid_constant__ ScanBackward p) {      \
+    SCAN_ENTRY SCAN_BACKWARD_BOUNDS(TYPE) scan_backward_chunked_##NAME(const __grid_constant__ ScanBackward p) {      \
         scan_backward_chunked<TYPE, OUT>(p);                                                                          \
     }                                                                                                                 \
     SCAN_ENTRY __launch_bounds__(128) scan_step_##NAME(const __grid_constant__ ScanStep p) {                          \

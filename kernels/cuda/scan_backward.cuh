@@ -76,7 +76,8 @@ struct GradientSteps {
         }
     }
     // Folds q over the steps, the last first.
-    SCAN_DEVICE void aggregate(Aggregate (&sub)[V]) const {
+    template <bool EXACT>
+    SCAN_DEVICE void aggregate(Aggregate<EXACT> (&sub)[V]) const {
 #pragma unroll
         for (int r = ROWS - 1; r >= 0; r--) {
 #pragma unroll
@@ -87,7 +88,8 @@ struct GradientSteps {
         }
     }
     // Folds h over the steps, the first first.
-    SCAN_DEVICE void aggregate_h(Aggregate (&sub)[V]) const {
+    template <bool EXACT>
+    SCAN_DEVICE void aggregate_h(Aggregate<EXACT> (&sub)[V]) const {
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
 #pragma unroll
@@ -213,9 +215,9 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
 #pragma unroll 1
     for (int i = 0; i < stages; i++) copy(i, i);
 
-    Carry<V> carry;
+    Carry<V, G::EXACT> carry;
     float q[V], next[V];
-    Aggregate sub[V];
+    Aggregate<G::EXACT> sub[V];
     load_state<V>(p.dht, state, l.mine, q);
     carry.start(q);
     scan_i64 tile = (s.len + G::SAVE - 1) / G::SAVE - 1;
@@ -234,7 +236,7 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
 #pragma unroll
             for (int i = 0; i < V; i++) h[i] = next[i];
             if (tile > 0) saved(begin - G::SAVE, next);
-            Carry<V> rebuilt;
+            Carry<V, G::EXACT> rebuilt;
             rebuilt.start(h);
             int from = slot + inside - 1;
 #pragma unroll 1
@@ -243,7 +245,7 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
 #pragma unroll
                     for (int i = 0; i < V; i++) {
                         h[i] = rebuilt.now[i];
-                        sub[i] = Aggregate::none();
+                        sub[i] = Aggregate<G::EXACT>::none();
                     }
                 }
                 // What it makes of rows past the end is not used.
@@ -281,7 +283,7 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
 #pragma unroll
                 for (int i = 0; i < V; i++) {
                     q[i] = carry.now[i];
-                    sub[i] = Aggregate::none();
+                    sub[i] = Aggregate<G::EXACT>::none();
                 }
             }
             GradientSteps<T, In, V, STAGE> in;

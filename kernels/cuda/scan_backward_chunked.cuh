@@ -16,12 +16,13 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
     const int WARP_BYTES = 4 * TENSOR + SUB * LANES * DyRows<In, V, SUB>::SIZE, BYTES = WARPS * WARP_BYTES;
     SCAN_SHARED(shared);
     const int slots = (int)p.stages;
-    typedef Exchanged<V> Swap;
+    typedef Exchanged<V, G::EXACT> Swap;
     // [2][WARPS][32] for q, [WARPS][32] for h
     Swap* const exchange = reinterpret_cast<Swap*>(shared + slots * BYTES);
     Published* const staged = reinterpret_cast<Published*>(exchange + 3 * WARPS * 32);
-    float* const entry = reinterpret_cast<float*>(staged + G::FOLD * LANES);
-    Chunk* const drawn = reinterpret_cast<Chunk*>(entry + LANES);  // [slots + 1], at most 6
+    typedef Pack<float, V> Entry;
+    Entry* const entry = reinterpret_cast<Entry*>(staged + G::FOLD * LANES);  // [WARPS][32]: carries into sub-chunks
+    Chunk* const drawn = reinterpret_cast<Chunk*>(entry + WARPS * 32);  // [slots + 2], at most 6
 
     const scan_i64 channels = (scan_i64)p.channels, across = (channels + LANES - 1) / LANES;
     const scan_i64 columns = gridDim.x / p.workers, at = blockIdx.x % columns, row_index = at / across;
@@ -42,21 +43,23 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
         }
         copy_commit();
     };
-    auto draw = [&](scan_i64 alone, Chunk* to) {
-        const scan_i64 k = chain.draw(alone);
+    auto place_chunk = [&](scan_i64 k, Chunk* to) {
         *to = chunk_at(p, row_index, k, walk, G::CHUNKB, G::SAVE, true);
     };
     if (threadIdx.x == 0) {
-        for (int i = 0; i <= slots; i++) draw(i, drawn + i);
+        for (int i = 0; i <= slots; i++) place_chunk(chain.draw(i), drawn + i);
     }
     __syncthreads();
 
     float carry[V] = {};
-    int slot = 0, parity = 0, now = 1, ahead = 0;  // places in drawn: this turn's chunk, the next to copy
+    // Places: of this turn's chunk in drawn and in shared memory. The one drawn next goes before this turn's, whose
+    // place is free by then.
+    const int ring = slots + 2;
+    int now = 2, slot = 0, parity = 0;
     // The first turns only copy.
 #pragma unroll 1
     for (scan_i64 turn = -slots;; turn++) {
-        const Chunk c = drawn[turn < 0 ? ahead : now];
+        const Chunk& c = drawn[now];
         const scan_i64 k = c.step;
         if (turn >= 0 && k >= walk) break;
         const char* const stage = shared + slot * BYTES + warp * WARP_BYTES;
@@ -68,8 +71,8 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
         Swap* const h_swap = exchange + 2 * WARPS * 32 + lane;
         const scan_i64 state = c.sequence.index * channels + mine;
         float start[V] = {}, h[V] = {};
-        if (c.last) load_state<V>(p.dht, state, l.mine, start);
-        if (need.h && rows > 0) {
+        if (turn >= 0 && c.last) load_state<V>(p.dht, state, l.mine, start);
+        if (turn >= 0 && need.h && rows > 0) {
             const scan_i64 t = c.begin + (warp - warp % INSIDE) * SUB;
             if (t == 0) {
                 load_state<V>(p.h0, state, l.mine, h);
@@ -85,23 +88,22 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
             in.load(stage, TENSOR, lane, need, p.out_type, rows, complete);
             __syncwarp();
         }
-        copy(drawn[ahead], slot);
-        const int place = now;
+        copy(drawn[now < 2 ? now + ring - 2 : now - 2], slot);
+        Chunk* const free_place = drawn + (now == 0 ? ring - 1 : now - 1);
         slot = slot + 1 == slots ? 0 : slot + 1;
-        ahead = now;
-        now = now == slots ? 0 : now + 1;
+        now = now + 1 == ring ? 0 : now + 1;
         if (turn < 0) continue;
 
         Swap sub;
 #pragma unroll
-        for (int i = 0; i < V; i++) sub.v[i] = Aggregate::none();
+        for (int i = 0; i < V; i++) sub.v[i] = Aggregate<G::EXACT>::none();
         in.aggregate(sub.v);
 #pragma unroll
         for (int i = 0; i < V; i++) sub.v[i].settle();
         swap[warp * 32] = sub;
         if (need.h && warp % INSIDE != INSIDE - 1) {
 #pragma unroll
-            for (int i = 0; i < V; i++) sub.v[i] = Aggregate::none();
+            for (int i = 0; i < V; i++) sub.v[i] = Aggregate<G::EXACT>::none();
             in.aggregate_h(sub.v);
 #pragma unroll
             for (int i = 0; i < V; i++) sub.v[i].settle();
@@ -109,13 +111,14 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
         }
         __syncthreads();
 
-        Aggregate whole[V];
+        Whole whole[V];
         if (warp == 0) {
-            chunk_aggregate<V, WARPS, true>(whole, swap, subs);
+            chunk_aggregate<V, WARPS, true, G::EXACT>(whole, swap, subs);
             chain.template publish_chunk<V>(k, whole, start, c.last, c.exists);
         }
-        // Drawn here, since the wait for others hides the wait for the ticket.
-        if (threadIdx.x == blockDim.x - 1) draw(turn + slots + 1, drawn + place);
+        // Drawn here and looked up below, since the wait for others hides the wait for the ticket.
+        scan_i64 ticket = 0;
+        if (threadIdx.x == blockDim.x - 1) ticket = chain.draw(turn + slots + 1);
 
         float before[SUB][V] = {};
         const scan_i64 t = c.begin + warp * SUB;
@@ -139,19 +142,21 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
 #pragma unroll
             for (int i = 0; i < V; i++) {
                 if (c.last) carry[i] = start[i];
-                entry[lane * V + i] = carry[i];
-                carry[i] = fold(whole[i].p, carry[i], whole[i].s);
             }
+            carries_in<V, WARPS, true, G::EXACT>(entry + lane, carry, swap, subs);
+#pragma unroll
+            for (int i = 0; i < V; i++) carry[i] = fold(whole[i].p, carry[i], whole[i].s);
             if (c.first && p.dh0) store_state<V>(p.dh0, state, l.mine, carry);
         }
         chain.followed++;
+        if (threadIdx.x == blockDim.x - 1) place_chunk(ticket, free_place);
         __syncthreads();
 
         if (rows > 0) {
+            const Entry into = entry[warp * 32 + lane];
             float q[V];
 #pragma unroll
-            for (int i = 0; i < V; i++) q[i] = entry[lane * V + i];
-            carry_to<V, WARPS, true>(q, swap, warp, subs);
+            for (int i = 0; i < V; i++) q[i] = into.v[i];
             to.carried(p, in, before, q);
         }
         parity ^= 1;

@@ -90,40 +90,50 @@ SCAN_DEVICE scan_i64 walk_steps(const Params& p, int chunk) {
 }
 
 // What a warp leaves in shared memory of its sub-chunk, for V channels a lane.
-template <int V>
-struct alignas(16) Exchanged {
-    Aggregate v[V];
+template <int V, bool EXACT>
+struct alignas(V * (EXACT ? 16 : 8) > 8 ? 16 : 8) Exchanged {
+    Aggregate<EXACT> v[V];
+};
+
+// A chunk's aggregate as it is published and applied.
+struct Whole {
+    float p, s;
 };
 
 // The aggregate of one chunk, from those of its sub-chunks. BACK takes the last first.
 // No branches: the loads go out together, and only the chain of products is waited for.
-template <int V, int WARPS, bool BACK>
-SCAN_DEVICE void chunk_aggregate(Aggregate (&whole)[V], const Exchanged<V>* swap, int subs) {
+template <int V, int WARPS, bool BACK, bool EXACT>
+SCAN_DEVICE void chunk_aggregate(Whole (&whole)[V], const Exchanged<V, EXACT>* swap, int subs) {
+    Aggregate<EXACT> sum[V];
 #pragma unroll
-    for (int i = 0; i < V; i++) whole[i] = Aggregate::none();
+    for (int i = 0; i < V; i++) sum[i] = Aggregate<EXACT>::none();
 #pragma unroll
     for (int n = 0; n < WARPS; n++) {
         const int j = BACK ? WARPS - 1 - n : n;
-        const Exchanged<V> from = swap[j * 32];
+        const Exchanged<V, EXACT> from = swap[j * 32];
 #pragma unroll
-        for (int i = 0; i < V; i++) whole[i].append(from.v[i], j < subs);
+        for (int i = 0; i < V; i++) sum[i].append(from.v[i], j < subs);
     }
 #pragma unroll
-    for (int i = 0; i < V; i++) whole[i] = whole[i].rounded();
+    for (int i = 0; i < V; i++) whole[i] = {sum[i].product(), sum[i].s};
 }
 
-// The carry into sub-chunk `warp`, from the one into the chunk.
-template <int V, int WARPS, bool BACK>
-SCAN_DEVICE void carry_to(float (&carry)[V], const Exchanged<V>* swap, int warp, int subs) {
+// The carries into all sub-chunks, from the one into the chunk: one warp finds them, the others pick theirs up.
+template <int V, int WARPS, bool BACK, bool EXACT>
+SCAN_DEVICE void carries_in(Pack<float, V>* entry, const float (&carry)[V], const Exchanged<V, EXACT>* swap, int subs) {
+    Pack<float, V> c;
 #pragma unroll
-    for (int n = 0; n < WARPS - 1; n++) {
+    for (int i = 0; i < V; i++) c.v[i] = carry[i];
+#pragma unroll
+    for (int n = 0; n < WARPS; n++) {
         const int j = BACK ? WARPS - 1 - n : n;
-        const Exchanged<V> from = swap[j * 32];
-        const bool before = BACK ? j > warp && j < subs : j < warp;
+        entry[j * 32] = c;
+        if (n == WARPS - 1) break;
+        const Exchanged<V, EXACT> from = swap[j * 32];
 #pragma unroll
         for (int i = 0; i < V; i++) {
-            const float next = from.v[i].apply(carry[i]);
-            carry[i] = before ? next : carry[i];
+            const float next = from.v[i].apply(c.v[i]);
+            c.v[i] = !BACK || j < subs ? next : c.v[i];
         }
     }
 }
@@ -159,7 +169,7 @@ struct Chain {
 
     // Publishes step k. `start` is the carry into a chunk that is the first of its walk.
     template <int V>
-    SCAN_DEVICE void publish_chunk(scan_i64 k, const Aggregate (&whole)[V], const float (&start)[V], bool first,
+    SCAN_DEVICE void publish_chunk(scan_i64 k, const Whole (&whole)[V], const float (&start)[V], bool first,
                                    bool exists) const {
         if (!ticket) return;
 #pragma unroll

@@ -45,7 +45,8 @@ struct Steps {
             }
         }
     }
-    SCAN_DEVICE void aggregate(Aggregate (&sub)[V]) const {
+    template <bool EXACT>
+    SCAN_DEVICE void aggregate(Aggregate<EXACT> (&sub)[V]) const {
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
 #pragma unroll
@@ -101,9 +102,9 @@ SCAN_DEVICE void scan_forward_march(const ScanForward& p) {
 #pragma unroll 1
     for (int i = 0; i < stages; i++) copy(i, i);
 
-    Carry<V> carry;
+    Carry<V, G::EXACT> carry;
     float h[V];
-    Aggregate sub[V];
+    Aggregate<G::EXACT> sub[V];
     load_state<V>(p.h0, state, l.mine, h);
     carry.start(h);
 
@@ -115,7 +116,7 @@ SCAN_DEVICE void scan_forward_march(const ScanForward& p) {
 #pragma unroll
             for (int i = 0; i < V; i++) {
                 h[i] = carry.now[i];
-                sub[i] = Aggregate::none();
+                sub[i] = Aggregate<G::EXACT>::none();
             }
             if (chunks && t % G::SAVE == 0) store_state<V>(p.saved, saved_element(p, s, t, G::SAVE) + mine, l.mine, h);
         }

@@ -16,11 +16,12 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
     const int TENSOR = SUB * LANES * (int)sizeof(T), WARP_BYTES = 4 * TENSOR, BYTES = WARPS * WARP_BYTES;
     SCAN_SHARED(shared);
     const int slots = (int)p.stages;
-    typedef Exchanged<V> Swap;
+    typedef Exchanged<V, G::EXACT> Swap;
     Swap* const exchange = reinterpret_cast<Swap*>(shared + slots * BYTES);  // [2][WARPS][32]
     Published* const staged = reinterpret_cast<Published*>(exchange + 2 * WARPS * 32);
-    float* const entry = reinterpret_cast<float*>(staged + G::FOLD * LANES);
-    Chunk* const drawn = reinterpret_cast<Chunk*>(entry + LANES);  // [slots + 1], at most 6
+    typedef Pack<float, V> Entry;
+    Entry* const entry = reinterpret_cast<Entry*>(staged + G::FOLD * LANES);  // [WARPS][32]: carries into sub-chunks
+    Chunk* const drawn = reinterpret_cast<Chunk*>(entry + WARPS * 32);  // [slots + 2], at most 6
 
     const scan_i64 channels = (scan_i64)p.channels, across = (channels + LANES - 1) / LANES;
     const scan_i64 columns = gridDim.x / p.workers, at = blockIdx.x % columns, row_index = at / across;
@@ -41,21 +42,23 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
         }
         copy_commit();
     };
-    auto draw = [&](scan_i64 alone, Chunk* to) {
-        const scan_i64 k = chain.draw(alone);
+    auto place_chunk = [&](scan_i64 k, Chunk* to) {
         *to = chunk_at(p, row_index, k, walk, G::CHUNK, G::SAVE, false);
     };
     if (threadIdx.x == 0) {
-        for (int i = 0; i <= slots; i++) draw(i, drawn + i);
+        for (int i = 0; i <= slots; i++) place_chunk(chain.draw(i), drawn + i);
     }
     __syncthreads();
 
     float carry[V] = {};
-    int slot = 0, parity = 0, now = 1, ahead = 0;  // places in drawn: this turn's chunk, the next to copy
+    // Places: of this turn's chunk in drawn and in shared memory. The one drawn next goes before this turn's, whose
+    // place is free by then.
+    const int ring = slots + 2;
+    int now = 2, slot = 0, parity = 0;
     // The first turns only copy.
 #pragma unroll 1
     for (scan_i64 turn = -slots;; turn++) {
-        const Chunk c = drawn[turn < 0 ? ahead : now];
+        const Chunk& c = drawn[now];
         const scan_i64 k = c.step;
         if (turn >= 0 && k >= walk) break;
         const char* const stage = shared + slot * BYTES + warp * WARP_BYTES;
@@ -67,7 +70,7 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
         Swap* const swap = exchange + parity * WARPS * 32 + lane;
         const scan_i64 state = c.sequence.index * channels + mine;
         float start[V] = {};
-        if (c.first) load_state<V>(p.h0, state, l.mine, start);
+        if (turn >= 0 && c.first) load_state<V>(p.h0, state, l.mine, start);
 
         Steps<T, V, SUB> steps;
         Rows<T, V, SUB> gate;
@@ -78,27 +81,27 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
             if (has_c) gate.load(stage + C * TENSOR, lane);
             __syncwarp();
         }
-        copy(drawn[ahead], slot);
-        const int place = now;
+        copy(drawn[now < 2 ? now + ring - 2 : now - 2], slot);
+        Chunk* const free_place = drawn + (now == 0 ? ring - 1 : now - 1);
         slot = slot + 1 == slots ? 0 : slot + 1;
-        ahead = now;
-        now = now == slots ? 0 : now + 1;
+        now = now + 1 == ring ? 0 : now + 1;
         if (turn < 0) continue;
 
         Swap sub;
 #pragma unroll
-        for (int i = 0; i < V; i++) sub.v[i] = Aggregate::none();
+        for (int i = 0; i < V; i++) sub.v[i] = Aggregate<G::EXACT>::none();
         steps.aggregate(sub.v);
 #pragma unroll
         for (int i = 0; i < V; i++) sub.v[i].settle();
         swap[warp * 32] = sub;
         __syncthreads();
 
-        Aggregate whole[V];
-        if (warp == 0 || full) chunk_aggregate<V, WARPS, false>(whole, swap, subs);
+        Whole whole[V];
+        if (warp == 0 || full) chunk_aggregate<V, WARPS, false, G::EXACT>(whole, swap, subs);
         if (warp == 0) chain.template publish_chunk<V>(k, whole, start, c.first, c.exists);
-        // Drawn here, since the wait for others hides the wait for the ticket.
-        if (threadIdx.x == blockDim.x - 1) draw(turn + slots + 1, drawn + place);
+        // Drawn here and looked up below, since the wait for others hides the wait for the ticket.
+        scan_i64 ticket = 0;
+        if (threadIdx.x == blockDim.x - 1) ticket = chain.draw(turn + slots + 1);
         if (c.first) {
             chain.followed = k;
         } else {
@@ -108,19 +111,21 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
 #pragma unroll
             for (int i = 0; i < V; i++) {
                 if (c.first) carry[i] = start[i];
-                entry[lane * V + i] = carry[i];
-                carry[i] = fold(whole[i].p, carry[i], whole[i].s);
             }
+            carries_in<V, WARPS, false, G::EXACT>(entry + lane, carry, swap, subs);
+#pragma unroll
+            for (int i = 0; i < V; i++) carry[i] = fold(whole[i].p, carry[i], whole[i].s);
             if (c.last && p.ht) store_state<V>(p.ht, state, l.mine, carry);
         }
         chain.followed++;
+        if (threadIdx.x == blockDim.x - 1) place_chunk(ticket, free_place);
         __syncthreads();
 
-        float h[V], in[V];
-#pragma unroll
-        for (int i = 0; i < V; i++) h[i] = in[i] = entry[lane * V + i];
-        carry_to<V, WARPS, false>(h, swap, warp, subs);
         if (rows > 0) {
+            const Entry into = entry[warp * 32 + lane], first = entry[lane];
+            float h[V];
+#pragma unroll
+            for (int i = 0; i < V; i++) h[i] = into.v[i];
             const scan_i64 t = c.begin + warp * SUB, stride = c.sequence.step * channels;
             const scan_i64 element = c.sequence.row(t) * channels + mine;
             if (chunks && t % G::SAVE == 0) {
@@ -131,7 +136,7 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
                 float after[V];
 #pragma unroll
                 for (int i = 0; i < V; i++) {
-                    after[i] = warp == subs - 1 ? fold(whole[i].p, in[i], whole[i].s) : sub.v[i].apply(h[i]);
+                    after[i] = warp == subs - 1 ? fold(whole[i].p, first.v[i], whole[i].s) : sub.v[i].apply(h[i]);
                 }
                 steps.replay(h);
                 store_rows<float, V, SUB>(p.saved, element, stride, steps.u, rows, l.mine);

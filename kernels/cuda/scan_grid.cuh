@@ -31,29 +31,33 @@ SCAN_TUNING(SCAN_ROW)
 // The _any entries take one channel a lane, so that they need no alignment past an element's and are small.
 template <typename T, typename Out>
 struct Tuning : TuningRow<SCAN_ARCH, T> {
-    static const bool FAST = SCAN_ARCH >= 80;
+    static const bool FAST = SCAN_ARCH >= 80, EXACT = sizeof(T) == 4;
 };
 template <typename T>
 struct Tuning<T, AnyType> : TuningRow<SCAN_ARCH, T> {
     static const int VM = 1, VC = 1, VCB = 1;
-    static const bool FAST = false;
+    static const bool FAST = false, EXACT = sizeof(T) == 4;
 };
 
-// The aggregate of some steps: a product of gates, p with what rounding took from it, and a scan from 0. Where gates are
-// constant, the error of a rounded product is the same in every chunk and adds up over a long memory; hence lo.
-struct Aggregate {
-    float p, lo, s, unused;
+// The aggregate of some steps: a product of gates and a scan from 0. Products stay finite, so that a zero carry stays
+// out of an aggregate whatever was multiplied. Nothing is hidden by it: a gate that is NaN or infinite makes s NaN, as
+// it makes the plain loop's state NaN or infinite.
+SCAN_DEVICE float finite(float p) { return fminf(fmaxf(p, -3.402823466e38f), 3.402823466e38f); }
 
-    static SCAN_DEVICE Aggregate none() { return {1.0f, 0.0f, 0.0f, 0.0f}; }
+// EXACT keeps what rounding takes from the product. Where gates are constant, that error is the same in every chunk and
+// adds up over a long memory. Not worth it where the results are rounded to 16 bits.
+template <bool EXACT>
+struct alignas(16) Aggregate {
+    float p, s, lo;
+
+    static SCAN_DEVICE Aggregate none() { return {1.0f, 0.0f, 0.0f}; }
     SCAN_DEVICE void multiply(float a) {
         const float next = p * a;
         lo = fmaf(lo, a, fmaf(p, a, -next));
         p = next;
     }
-    // Products stay finite, so that a zero carry stays out of an aggregate whatever was multiplied. Nothing is hidden
-    // by it: a gate that is NaN or infinite makes s NaN, as it makes the plain loop's state NaN or infinite.
     SCAN_DEVICE void settle() {
-        p = fminf(fmaxf(p, -3.402823466e38f), 3.402823466e38f);
+        p = finite(p);
         lo = fabsf(lo) <= 1.0f ? lo : 0.0f;
     }
     SCAN_DEVICE float apply(float carry) const { return fmaf(p, carry, fmaf(lo, carry, s)); }
@@ -66,42 +70,52 @@ struct Aggregate {
         lo = exists ? rest : lo;
         settle();
     }
-    // A chunk's, as it is published and applied: one product.
-    SCAN_DEVICE Aggregate rounded() const {
-        Aggregate r = {p + lo, 0.0f, s, 0.0f};
-        r.settle();
-        return r;
+    // A chunk's product, as it is published and applied.
+    SCAN_DEVICE float product() const { return finite(p + lo); }
+};
+template <>
+struct alignas(8) Aggregate<false> {
+    float p, s;
+
+    static SCAN_DEVICE Aggregate none() { return {1.0f, 0.0f}; }
+    SCAN_DEVICE void multiply(float a) { p *= a; }
+    SCAN_DEVICE void settle() { p = finite(p); }
+    SCAN_DEVICE float apply(float carry) const { return fmaf(p, carry, s); }
+    SCAN_DEVICE void append(const Aggregate& next, bool exists) {
+        const float scanned = next.apply(s), product = finite(p * next.p);
+        s = exists ? scanned : s;
+        p = exists ? product : p;
     }
+    SCAN_DEVICE float product() const { return p; }
 };
 
 // Applies a chunk's aggregate to a carry.
 SCAN_DEVICE float fold(float p, float carry, float s) { return fmaf(p, carry, s); }
 
 // The carry of V channels on its way along the grid.
-template <int V>
+template <int V, bool EXACT>
 struct Carry {
     float now[V];        // at the last sub-chunk boundary
     float entry[V];      // at the last chunk boundary
-    Aggregate chunk[V];  // since then
+    Aggregate<EXACT> chunk[V];  // since then
 
     SCAN_DEVICE void start(const float (&c)[V]) {
 #pragma unroll
         for (int i = 0; i < V; i++) {
             now[i] = entry[i] = c[i];
-            chunk[i] = Aggregate::none();
+            chunk[i] = Aggregate<EXACT>::none();
         }
     }
     // Past one more sub-chunk, which may be the last of its chunk.
-    SCAN_DEVICE void pass(Aggregate (&sub)[V], bool chunk_ends) {
+    SCAN_DEVICE void pass(Aggregate<EXACT> (&sub)[V], bool chunk_ends) {
 #pragma unroll
         for (int i = 0; i < V; i++) {
             sub[i].settle();
             now[i] = sub[i].apply(now[i]);
             chunk[i].append(sub[i], true);
             if (chunk_ends) {
-                const Aggregate whole = chunk[i].rounded();
-                now[i] = entry[i] = fold(whole.p, entry[i], whole.s);
-                chunk[i] = Aggregate::none();
+                now[i] = entry[i] = fold(chunk[i].product(), entry[i], chunk[i].s);
+                chunk[i] = Aggregate<EXACT>::none();
             }
         }
     }
