@@ -75,6 +75,13 @@ struct GradientSteps {
             dy.clear(rows);
         }
     }
+    SCAN_DEVICE void stay_packed() {
+        x.stay_packed();
+        a.stay_packed();
+        b.stay_packed();
+        c.stay_packed();
+        dy.stay_packed();
+    }
     // Folds q over the steps, the last first.
     template <bool EXACT>
     SCAN_DEVICE void aggregate(Aggregate<EXACT> (&sub)[V]) const {

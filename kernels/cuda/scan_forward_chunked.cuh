@@ -121,6 +121,8 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
         if (threadIdx.x == blockDim.x - 1) place_chunk(ticket, free_place);
         __syncthreads();
 
+        steps.a.stay_packed();
+        gate.stay_packed();
         if (rows > 0) {
             const Entry into = entry[warp * 32 + lane], first = entry[lane];
             float h[V];

@@ -26,6 +26,15 @@ struct Rows {
             }
         }
     }
+    // Keeps packed what is packed: without it the compiler widens once and holds twice the registers till the next use.
+    SCAN_DEVICE void stay_packed() {
+#ifndef SCAN_HOST
+        if constexpr (sizeof(T) == 2 && V == 2) {
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) asm volatile("" : "+r"(reinterpret_cast<scan_u32&>(at[r])));
+        }
+#endif
+    }
     SCAN_DEVICE float get(int r, int i) const { return widen_at(at[r], i); }
 };
 
