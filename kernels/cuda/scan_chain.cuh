@@ -185,7 +185,7 @@ struct Chain {
     SCAN_DEVICE void follow_to(scan_i64 k, float (&carry)[V]) {
         while (ticket && followed < k) {
             const int many = k - followed < FOLD ? (int)(k - followed) : FOLD;
-            const int MOST = 2;  // loads of a thread under way at once
+            const int MOST = V == 1 ? 4 : 2;  // loads of a thread under way at once, as registers allow
             const int pairs = many * (LANES / 2);
             const Published* const from = column + followed * LANES;
             for (int at = threadIdx.x; at < pairs; at += MOST * blockDim.x) {

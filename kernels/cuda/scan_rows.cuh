@@ -81,6 +81,20 @@ SCAN_DEVICE void store_rows(scan_u64 tensor, scan_i64 element, scan_i64 stride, 
     }
 }
 
+// h, all of it: f32 beside 16-bit tensors, so aligned to single elements only.
+template <int V, int ROWS>
+SCAN_DEVICE void store_h(scan_u64 h, scan_i64 element, scan_i64 stride, const float (&v)[ROWS][V], int rows,
+                         int valid) {
+    float* at = reinterpret_cast<float*>(h) + element;
+#pragma unroll
+    for (int r = 0; r < ROWS; r++, at += stride) {
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+            if (r < rows && i < valid) store_streaming(at + i, v[r][i]);
+        }
+    }
+}
+
 // The same for y, whose type may be known at run time only.
 template <typename Out, int V, int ROWS>
 struct OutRows {

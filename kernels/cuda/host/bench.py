@@ -81,7 +81,7 @@ class Problem:
         self.b, self.c = (None, None) if h_only else (make(), make())
         self.grads = [torch.full_like(self.x, float("nan")) for _ in range(2 if h_only else 4)]
         self.y = torch.full_like(self.x, float("nan"))
-        self.h_only = None
+        self.h_only = h_only
         self.bytes = B * L * D * check.TYPES[kind][1]
         self.work = self.saved = None
 
