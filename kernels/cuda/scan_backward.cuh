@@ -33,11 +33,11 @@ SCAN_DEVICE void backward_copy(const ScanBackward& p, const BackwardNeeds& need,
     if (!alike) {
         const scan_u64 dy[1] = {p.dy};
         if (size == 4) {
-            copy_tensors<1, LANES * 4, ROWS, false>(to + DY * TENSOR, 0, dy, offset * 4, stride * 4, rows, l.valid * 4, lane,
-                                             p.out_access);
+            copy_tensors<1, LANES * 4, ROWS, false>(to + DY * TENSOR, 0, dy, offset * 4, stride * 4, rows,
+                                                    l.valid * 4, lane, p.out_access);
         } else {
-            copy_tensors<1, LANES * 2, ROWS, false>(to + DY * TENSOR, 0, dy, offset * 2, stride * 2, rows, l.valid * 2, lane,
-                                             p.out_access);
+            copy_tensors<1, LANES * 2, ROWS, false>(to + DY * TENSOR, 0, dy, offset * 2, stride * 2, rows,
+                                                    l.valid * 2, lane, p.out_access);
         }
     }
 }
@@ -74,6 +74,13 @@ struct GradientSteps {
             c.fill(rows, zero<T>());
             dy.clear(rows);
         }
+    }
+    SCAN_DEVICE void stay_packed() {
+        x.stay_packed();
+        a.stay_packed();
+        b.stay_packed();
+        c.stay_packed();
+        dy.stay_packed();
     }
     // Folds q over the steps, the last first.
     template <bool EXACT>
@@ -199,8 +206,8 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
         scan_i64 t = (total - 1 - order) * STAGE;
         if (t >= 0) {
             scan_i64 left = s.len - t;
-            backward_copy<T, In, V, STAGE, G::FAST>(p, need, s, l, t, left < STAGE ? (int)left : STAGE, ring + slot * BYTES,
-                                           lane);
+            backward_copy<T, In, V, STAGE, G::FAST>(p, need, s, l, t, left < STAGE ? (int)left : STAGE,
+                                                    ring + slot * BYTES, lane);
         }
         copy_commit();
     };

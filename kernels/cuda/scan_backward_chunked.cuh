@@ -120,6 +120,7 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
         scan_i64 ticket = 0;
         if (threadIdx.x == blockDim.x - 1) ticket = chain.draw(turn + slots + 1);
 
+        in.stay_packed();
         float before[SUB][V] = {};
         const scan_i64 t = c.begin + warp * SUB;
         const GradientStore<T, V, SUB> to = {c.sequence.row(t) * channels + mine, c.sequence.step * channels, rows,
@@ -152,6 +153,7 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
         if (threadIdx.x == blockDim.x - 1) place_chunk(ticket, free_place);
         __syncthreads();
 
+        in.stay_packed();
         if (rows > 0) {
             const Entry into = entry[warp * 32 + lane];
             float q[V];

@@ -107,7 +107,7 @@ SCAN_DEVICE void chunk_aggregate(Whole (&whole)[V], const Exchanged<V, EXACT>* s
     Aggregate<EXACT> sum[V];
 #pragma unroll
     for (int i = 0; i < V; i++) sum[i] = Aggregate<EXACT>::none();
-#pragma unroll
+#pragma unroll 4
     for (int n = 0; n < WARPS; n++) {
         const int j = BACK ? WARPS - 1 - n : n;
         const Exchanged<V, EXACT> from = swap[j * 32];
@@ -124,11 +124,10 @@ SCAN_DEVICE void carries_in(Pack<float, V>* entry, const float (&carry)[V], cons
     Pack<float, V> c;
 #pragma unroll
     for (int i = 0; i < V; i++) c.v[i] = carry[i];
-#pragma unroll
+#pragma unroll 4
     for (int n = 0; n < WARPS; n++) {
         const int j = BACK ? WARPS - 1 - n : n;
         entry[j * 32] = c;
-        if (n == WARPS - 1) break;
         const Exchanged<V, EXACT> from = swap[j * 32];
 #pragma unroll
         for (int i = 0; i < V; i++) {
@@ -186,7 +185,7 @@ struct Chain {
     SCAN_DEVICE void follow_to(scan_i64 k, float (&carry)[V]) {
         while (ticket && followed < k) {
             const int many = k - followed < FOLD ? (int)(k - followed) : FOLD;
-            const int MOST = 4;  // loads of a thread under way at once
+            const int MOST = V == 1 ? 4 : 2;  // loads of a thread under way at once, as registers allow
             const int pairs = many * (LANES / 2);
             const Published* const from = column + followed * LANES;
             for (int at = threadIdx.x; at < pairs; at += MOST * blockDim.x) {
@@ -220,7 +219,7 @@ struct Chain {
                 for (int i = 0; i < V; i++) {
                     if (e) carry[i] = __uint_as_float((scan_u32)staged[(e - 1) * LANES + lane * V + i]);
                 }
-#pragma unroll 8
+#pragma unroll 4
                 for (; e < many; e++) {
 #pragma unroll
                     for (int i = 0; i < V; i++) {

@@ -74,7 +74,8 @@ SCAN_DEVICE void forward_copy(const ScanForward& p, const Sequence& s, const Lan
     scan_i64 stride = s.step * (scan_i64)p.channels * (int)sizeof(T);
     scan_i64 offset = (s.row(t) * (scan_i64)p.channels + l.channel) * (int)sizeof(T);
     const scan_u64 from[4] = {p.x, p.a, p.b, forward_reads_c(p) ? p.c : 0};
-    copy_tensors<4, SEGMENT, ROWS, FAST>(to, TENSOR, from, offset, stride, rows, l.valid * (int)sizeof(T), lane, p.access);
+    copy_tensors<4, SEGMENT, ROWS, FAST>(to, TENSOR, from, offset, stride, rows, l.valid * (int)sizeof(T), lane,
+                                         p.access);
 }
 
 template <typename T, typename Out>
@@ -135,7 +136,7 @@ SCAN_DEVICE void scan_forward_march(const ScanForward& p) {
         steps.aggregate(sub);
         steps.replay(h);
         const scan_i64 element = s.row(t) * channels + mine, stride = s.step * channels;
-        if (full) store_rows<float, V, STAGE>(p.saved, element, stride, steps.u, rows, l.mine);
+        if (full) store_h<V, STAGE>(p.saved, element, stride, steps.u, rows, l.mine);
         if (has_c) {
 #pragma unroll
             for (int r = 0; r < STAGE; r++) {

@@ -121,6 +121,8 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
         if (threadIdx.x == blockDim.x - 1) place_chunk(ticket, free_place);
         __syncthreads();
 
+        steps.a.stay_packed();
+        gate.stay_packed();
         if (rows > 0) {
             const Entry into = entry[warp * 32 + lane], first = entry[lane];
             float h[V];
@@ -132,14 +134,15 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
                 store_state<V>(p.saved, saved_element(p, c.sequence, t, G::SAVE) + mine, l.mine, h);
             }
             if (full) {
-                // The last step of a sub-chunk holds the carry, so that backward finds the same state as in chunk states.
+                // The last step of a sub-chunk holds the carry, so that backward finds the same state as in chunk
+                // states.
                 float after[V];
 #pragma unroll
                 for (int i = 0; i < V; i++) {
                     after[i] = warp == subs - 1 ? fold(whole[i].p, first.v[i], whole[i].s) : sub.v[i].apply(h[i]);
                 }
                 steps.replay(h);
-                store_rows<float, V, SUB>(p.saved, element, stride, steps.u, rows, l.mine);
+                store_h<V, SUB>(p.saved, element, stride, steps.u, rows, l.mine);
                 store_state<V>(p.saved, element + (rows - 1) * stride, l.mine, after);
             } else {
                 steps.replay(h);

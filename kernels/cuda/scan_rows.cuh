@@ -26,6 +26,15 @@ struct Rows {
             }
         }
     }
+    // Keeps packed what is packed: without it the compiler widens once and holds twice the registers till the next use.
+    SCAN_DEVICE void stay_packed() {
+#ifndef SCAN_HOST
+        if constexpr (sizeof(T) == 2 && V == 2) {
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) asm volatile("" : "+r"(reinterpret_cast<scan_u32&>(at[r])));
+        }
+#endif
+    }
     SCAN_DEVICE float get(int r, int i) const { return widen_at(at[r], i); }
 };
 
@@ -69,6 +78,20 @@ SCAN_DEVICE void store_rows(scan_u64 tensor, scan_i64 element, scan_i64 stride, 
 #pragma unroll
     for (int r = 0; r < ROWS; r++, at += stride) {
         if (r < end) store_streaming(reinterpret_cast<Pack<T, V>*>(at), narrow_pack<T, V>(v[r]));
+    }
+}
+
+// h, all of it: f32 beside 16-bit tensors, so aligned to single elements only.
+template <int V, int ROWS>
+SCAN_DEVICE void store_h(scan_u64 h, scan_i64 element, scan_i64 stride, const float (&v)[ROWS][V], int rows,
+                         int valid) {
+    float* at = reinterpret_cast<float*>(h) + element;
+#pragma unroll
+    for (int r = 0; r < ROWS; r++, at += stride) {
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+            if (r < rows && i < valid) store_streaming(at + i, v[r][i]);
+        }
     }
 }
 

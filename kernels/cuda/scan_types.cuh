@@ -90,8 +90,14 @@ SCAN_DEVICE float widen_at(const Pack<T, V>& p, int i) {
 template <int V>
 SCAN_DEVICE float widen_at(const Pack<bf16, V>& p, int i) {
     if constexpr (V % 2 == 0) {
-        scan_u32 word = reinterpret_cast<const scan_u32*>(&p)[i / 2];
-        return __uint_as_float(i % 2 ? word & 0xffff0000u : word << 16);
+        const scan_u32 word = p.v[i / 2 * 2].bits | (scan_u32)p.v[i / 2 * 2 + 1].bits << 16;
+        float out;
+        if (i % 2) {
+            asm("and.b32 %0, %1, 0xffff0000;" : "=f"(out) : "r"(word));
+        } else {
+            asm("shl.b32 %0, %1, 16;" : "=f"(out) : "r"(word));
+        }
+        return out;
     } else {
         return widen(p.v[i]);
     }

@@ -74,7 +74,10 @@ impl Workspace {
 struct Planner<'a> {
     problem: &'a GatedScan,
     limits: &'a DeviceLimits,
-    row: &'static Row,
+    row: Row,
+    /// Whether the entries that take channels one by one serve it: mixed types, and rows of channels that wide accesses
+    /// do not divide.
+    any: bool,
     direction: Direction,
     /// Steps of the longest sequence.
     longest: u64,
@@ -92,6 +95,10 @@ impl<'a> Planner<'a> {
         let target = Target::for_device(limits.capability);
         let row = target.and_then(|t| t.row(problem.dtype())).ok_or(unsupported(problem.dtype()))?;
         crate::params::type_tag(problem.out_dtype()).ok_or(unsupported(problem.out_dtype()))?;
+        let channels = problem.channels() as u64;
+        let any = problem.dtype() != problem.out_dtype()
+            || !channels.saturating_mul(problem.dtype().size()).is_multiple_of(row.access());
+        let row = if any { row.one_by_one() } else { *row };
         let (longest, steps) = match problem.cu_seqlens() {
             Some(cu) => (
                 cu.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0) as u64,
@@ -99,11 +106,7 @@ impl<'a> Planner<'a> {
             ),
             None => (problem.len() as u64, problem.len() as u64 * problem.batch() as u64),
         };
-        Ok(Self { problem, limits, row, direction, longest, steps })
-    }
-
-    fn any(&self) -> bool {
-        self.problem.dtype() != self.problem.out_dtype()
+        Ok(Self { problem, limits, row, any, direction, longest, steps })
     }
 
     /// Channel tiles of one sequence.
@@ -201,9 +204,9 @@ impl<'a> Planner<'a> {
             Algorithm::Sequential | Algorithm::March => Walk::March,
             Algorithm::Chunked => Walk::Chunked,
         };
-        let entry = Entry::Scan { direction, walk, dtype: self.problem.dtype(), any: self.any() };
+        let entry = Entry::Scan { direction, walk, dtype: self.problem.dtype(), any: self.any };
         let threads = self.row.threads(direction, walk);
-        let out = if self.any() { 4 } else { self.problem.dtype().size() };
+        let out = if self.any { 4 } else { self.problem.dtype().size() };
         let shared = |stages| self.row.shared(direction, walk, out, stages);
         let least = self.row.least_stages(direction, walk);
         let mut stages = self.row.stages(direction, walk);
@@ -418,7 +421,7 @@ pub(crate) fn step(
     }
     let (p, planner) = (op.problem(), Planner::new(op.problem(), limits, Direction::Forward)?);
     let pass = Pass {
-        entry: Entry::Step { dtype: p.dtype(), any: planner.any() },
+        entry: Entry::Step { dtype: p.dtype(), any: planner.any },
         sequential: true,
         // A block covers 128 of a launch's rows × channels; rows of fewer channels share one.
         lanes: STEP_THREADS,

@@ -41,6 +41,16 @@ impl Row {
         }
     }
 
+    /// The row of the entries that take channels one by one.
+    pub(crate) const fn one_by_one(self) -> Self {
+        Self { vm: 1, vc: 1, vcb: 1, ..self }
+    }
+
+    /// Bytes that the other entries take at once, of storage elements.
+    pub(crate) fn access(&self) -> u64 {
+        self.vm.max(self.vc).max(self.vcb) * self.dtype.size()
+    }
+
     /// Channels that one warp covers.
     pub(crate) const fn lanes(&self, direction: Direction, walk: Walk) -> u64 {
         32 * match (direction, walk) {
@@ -85,8 +95,12 @@ impl Row {
         match walk {
             Walk::March => stages * self.stage * row + if backward { self.save * lanes * 4 } else { 0 },
             Walk::Chunked => {
-                let pairs = 2 * (chunk / self.sub) * lanes * if backward { 16 } else { 8 };
-                stages * chunk * row + pairs + self.fold * lanes * 8 + lanes * 4 + 64
+                let parts = chunk / self.sub;
+                let exchange = (if backward { 3 } else { 2 })
+                    * parts
+                    * lanes
+                    * if self.dtype.size() == 4 { 16 } else { 8 };
+                stages * chunk * row + exchange + self.fold * lanes * 8 + parts * lanes * 4 + 512
             }
         }
     }

@@ -81,7 +81,7 @@ class Problem:
         self.b, self.c = (None, None) if h_only else (make(), make())
         self.grads = [torch.full_like(self.x, float("nan")) for _ in range(2 if h_only else 4)]
         self.y = torch.full_like(self.x, float("nan"))
-        self.h_only = None
+        self.h_only = h_only
         self.bytes = B * L * D * check.TYPES[kind][1]
         self.work = self.saved = None
 
@@ -93,6 +93,9 @@ class Problem:
         size = check.TYPES[kind][1]
         march, back = algorithm == "march", op == "backward"
         V = row["VM" if march else "VCB" if back else "VC"]
+        narrow = D % V != 0
+        if narrow:
+            V = 1
         columns = B * -(-D // (32 * V))
         chunk, sub, save, stage = row["CHUNKB" if back else "CHUNK"], row["SUB"], row["SAVE"], row["STAGE"]
         rows = B * -(-L // save) * D
@@ -110,7 +113,7 @@ class Problem:
             params = check.Backward(**common, dy=p(self.dy), dx=p(g[0]), da=p(g[1]), db=p(g[2]), dc=p(g[3]))
         else:
             params = check.Forward(**common, y=p(self.y))
-        line = 32 * V * size * (5 if back else 4)
+        line = 32 * V * (size * 4 + (0 if not back else 4 if narrow else size))
         if march:
             params.stages = stages or row["SB" if back else "SF"]
             params.stages = max(save // stage + 1 if back else 1, min(params.stages, -(-L // stage)))
@@ -130,6 +133,8 @@ class Problem:
                 self.work = torch.empty(memset, dtype=torch.uint8, device="cuda")
             params.work = p(self.work)
         entry = f"scan_{op}_{algorithm}_{kind}"
+        if narrow:
+            entry += "_any"
 
         def launch():
             if memset:
@@ -243,6 +248,19 @@ def main():
                     print("  !", line)
         del p
     torch.cuda.empty_cache()
+    for B, L, D, kind, h_only in ((8, 65536, 1536, "f32", True), (8, 2048, 4095, "f32", False), (8, 2048, 4095, "bf16", False),
+                                  (8, 2048, 1000, "bf16", False), (65536, 3, 64, "f32", False), (4096, 100, 64, "f32", False)):
+        p = Problem(B, L, D, kind, h_only)
+        for op in ("forward", "backward"):
+            for name, (device, rows) in devices.items():
+                out = []
+                for plan in (("march", 1, None), ("chunked", 1, None)):
+                    f = p.launcher(device, rows[kind], op, *plan)
+                    ms = timed(f, 5)
+                    out.append(f"{plan[0]} {ms:.4f} ms {p.moved(op) / ms / 1e6 / copy:.3f}")
+                print((B, L, D), kind, "h only" if h_only else "", op, name, "; ".join(out), flush=True)
+        del p
+        torch.cuda.empty_cache()
     small = Problem(4, 2048, 16, "f16")
     for name, (device, rows) in devices.items():
         row, out = rows["f16"], []
