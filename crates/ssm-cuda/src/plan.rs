@@ -389,7 +389,7 @@ pub(crate) fn backward(
         + u64::from(p.has_b() && (grads.x || rebuild))
         + u64::from(p.has_c())
         + u64::from(rerun) * (2 + u64::from(p.has_b()));
-    let outputs = [grads.x, grads.a, grads.b, grads.c].into_iter().filter(|g| *g).count() as u64;
+    let outputs = grads.tensors();
     let state_inputs = u64::from(op.has_final_state())
         + u64::from(p.has_initial_state() && grads.need_h()) * (1 + u64::from(rerun));
     let read = bytes(&[
