@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn asked_for(args: &Args, row: &Row) -> bool {
-    let backend = match table::is_peer(row) {
+    let backend = match row.is_peer() {
         true => args.peers,
         false => args.backend.is_empty() || args.backend.contains(&row.backend),
     };

@@ -1,7 +1,8 @@
 //! What got slower or faster between two results files, beyond what either run spread by itself.
 //!
-//! Where both rows have a reference, what is compared is the share of it, which a slower or busier machine does not
-//! change; elsewhere it is the time.
+//! Kernel and reference took turns when they were measured. Where both rows have the same reference, what is compared is
+//! the share of it: both numbers come from pairs, and a slower or busier machine does not change them. Elsewhere it is
+//! the time, which says little between two machines.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,6 +27,7 @@ pub(crate) struct Changes {
     missing: Vec<String>,
     new: usize,
     threshold: f64,
+    cautions: Vec<String>,
 }
 
 /// Compares by case; `threshold` in percent.
@@ -39,17 +41,41 @@ pub(crate) fn changes(old: &Results, new: &Results, threshold: f64) -> Changes {
             continue;
         };
         let (ratio, paired) = match (was.fraction, row.fraction) {
-            (Some(was), Some(now)) => (was / now, true),
+            (Some(before), Some(now)) if was.reference == row.reference => (before / now, true),
             _ => (row.median_ns / was.median_ns, false),
         };
         // Half of the p10 to p90 range is how far a run strays from its median.
-        let spread = (was.spread() + row.spread()) / 2.0;
+        let spread = |row: &Row| match paired {
+            true => row.fraction_spread().unwrap_or(row.spread()),
+            false => row.spread(),
+        };
+        let spread = (spread(was) + spread(row)) / 2.0;
         changes.push(Change { key: row.key(), ratio, spread, paired });
     }
     let mut missing: Vec<String> = before.into_keys().collect();
     missing.sort();
     changes.sort_by(|a, b| b.ratio.total_cmp(&a.ratio));
-    Changes { changes, missing, new: unmatched, threshold }
+    Changes { changes, missing, new: unmatched, threshold, cautions: cautions(old, new) }
+}
+
+/// What makes the two files hard to compare.
+fn cautions(old: &Results, new: &Results) -> Vec<String> {
+    let named = |name, results: &Results| {
+        results.cautions().into_iter().map(move |caution| format!("{name}: {caution}")).collect::<Vec<_>>()
+    };
+    let mut cautions = [named("baseline", old), named("this run", new)].concat();
+    let differs = [
+        ("CPU", &old.host.cpu, &new.host.cpu),
+        ("compiler", &old.host.rustc, &new.host.rustc),
+        ("flags", &old.host.flags, &new.host.flags),
+    ];
+    cautions.extend(
+        differs
+            .iter()
+            .filter(|(_, old, new)| old != new)
+            .map(|(what, old, new)| format!("another {what}: {old} before, {new} now")),
+    );
+    cautions
 }
 
 impl Change {
@@ -99,12 +125,15 @@ impl fmt::Display for Changes {
             f.write_str(&columns(&["case", "verdict", "change", "spread", "compared by"], &told, 2))?;
         }
         writeln!(f, "{same} within their spread, {} new, {} gone", self.new, self.missing.len())?;
-        self.missing.iter().try_for_each(|key| writeln!(f, "gone: {key}"))
+        self.missing.iter().try_for_each(|key| writeln!(f, "gone: {key}"))?;
+        self.cautions.iter().try_for_each(|caution| writeln!(f, "{caution}"))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ssm_benches::results::Host;
+
     use super::*;
 
     fn results(rows: &[(&str, f64, Option<f64>)]) -> Results {
@@ -117,7 +146,8 @@ mod tests {
             })
         });
         let rows = rows.map(|row| serde_json::from_value(row).expect("a row")).collect();
-        Results { schema: 1, host: Default::default(), results: rows, absent: vec![], skipped: vec![] }
+        let json = serde_json::json!({"schema": 1, "host": Host::default(), "results": []});
+        Results { results: rows, ..serde_json::from_value(json).expect("a file") }
     }
 
     #[test]
@@ -136,6 +166,32 @@ mod tests {
         assert!(!changes(&old, &new, 5.0).failed());
         let new = results(&[("a", 100.0, Some(0.8))]);
         assert!(changes(&old, &new, 5.0).failed(), "a smaller share of the same machine");
+    }
+
+    #[test]
+    fn shares_of_two_references_are_not_compared() {
+        let (old, mut new) = (results(&[("a", 100.0, Some(0.9))]), results(&[("a", 100.0, Some(0.5))]));
+        assert!(changes(&old, &new, 5.0).failed());
+        new.results[0].reference = Some("a slower triad".to_owned());
+        assert!(!changes(&old, &new, 5.0).failed(), "the time is the same");
+    }
+
+    #[test]
+    fn the_spread_of_the_pairs_counts_where_it_was_measured() {
+        let (mut old, mut new) = (results(&[("a", 100.0, Some(0.9))]), results(&[("a", 100.0, Some(0.8))]));
+        assert!(changes(&old, &new, 5.0).failed());
+        for row in [&mut old.results[0], &mut new.results[0]] {
+            (row.fraction_p10, row.fraction_p90) = (Some(0.7), Some(1.0));
+        }
+        assert!(!changes(&old, &new, 5.0).failed(), "within the spread of the pairs");
+    }
+
+    #[test]
+    fn a_noisy_run_and_another_machine_are_said() {
+        let (old, mut new) = (results(&[("a", 1.0, None)]), results(&[("a", 1.0, None)]));
+        (new.host.busy, new.host.cpu) = (true, "another".to_owned());
+        let text = changes(&old, &new, 5.0).to_string();
+        assert!(text.contains("this run: the machine was busy") && text.contains("another CPU"), "{text}");
     }
 
     #[test]
