@@ -260,6 +260,18 @@ impl Row {
         self.algorithm == "peer"
     }
 
+    /// Whether both did the same work: op, direction, type and shape.
+    pub fn same_work(&self, other: &Self) -> bool {
+        let work = |row: &Self| (row.op.clone(), row.direction.clone(), row.dtype.clone(), row.shape);
+        work(self) == work(other)
+    }
+
+    /// Whether this is a peer's row of the same case as `ours`, both on the CPU or both off it.
+    pub fn is_peer_of(&self, ours: &Self) -> bool {
+        let on_cpu = (self.device == "cpu") == (ours.backend == "cpu");
+        self.is_peer() && !ours.is_peer() && on_cpu && self.same_work(ours) && self.variant == ours.variant
+    }
+
     /// (p90 − p10) / median.
     pub fn spread(&self) -> f64 {
         (self.p90_ns - self.p10_ns) / self.median_ns

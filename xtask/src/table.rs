@@ -101,10 +101,9 @@ pub(crate) fn results(results: &Results) -> String {
 /// How many times faster each of our rows is than each peer's row of the same case.
 pub(crate) fn peers(results: &Results) -> String {
     let (peers, ours): (Vec<&Row>, Vec<&Row>) = results.results.iter().partition(|row| row.is_peer());
-    let case = |row: &Row| (row.shape, row.dtype.clone(), row.direction.clone(), row.variant.clone());
     let mut rows = Vec::new();
     for our in ours {
-        for peer in peers.iter().filter(|peer| case(peer) == case(our)) {
+        for peer in peers.iter().filter(|peer| peer.is_peer_of(our)) {
             rows.push(vec![
                 our.backend.clone(),
                 peer.backend.clone(),
