@@ -27,8 +27,8 @@ impl Facets {
 /// How a series is told apart: by colour and by marker, and types by dash and by how the marker is filled.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) struct Style {
-    /// The index of colour and marker.
-    pub(super) index: usize,
+    pub(super) colour: usize,
+    pub(super) marker: usize,
     /// The index of dash and fill.
     pub(super) dash: usize,
 }
@@ -51,12 +51,23 @@ pub(super) struct Series {
     pub(super) points: Vec<Point>,
 }
 
-/// A line across the plot to measure by.
+/// A line to measure by, between two points.
 pub(super) struct Guide {
-    pub(super) at: f64,
-    /// Whether it stands at an x or lies at a y.
-    pub(super) upright: bool,
+    pub(super) from: (f64, f64),
+    pub(super) to: (f64, f64),
     pub(super) label: String,
+}
+
+impl Guide {
+    /// Across the plot at one x.
+    pub(super) fn upright(at: f64, y: &Axis) -> Self {
+        Self { from: (at, y.low), to: (at, y.high), label: String::new() }
+    }
+
+    /// Across the plot at one y.
+    pub(super) fn level(at: f64, x: &Axis, label: String) -> Self {
+        Self { from: (x.low, at), to: (x.high, at), label }
+    }
 }
 
 pub(super) struct Figure {
@@ -141,7 +152,7 @@ impl Section {
                  loop is this backend's own plain walk along time. Right of 1 ours is faster."
             }
             Self::Growth => {
-                "Both axes logarithmic: a straight line at 45° is time in proportion to the work."
+                "Both axes logarithmic. Dashed: time in proportion to the work, back from the longest of the first series."
             }
             Self::Memory => {
                 "What forward keeps for backward and the workspace of the plan, in units of one (B, L, D) tensor of \

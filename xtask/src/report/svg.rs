@@ -64,6 +64,7 @@ pub(super) fn draw(figure: &Figure) -> Result<String> {
         let (x, y) = (&figure.x, &figure.y);
         let mut chart = ChartBuilder::on(&area)
             .margin(12)
+            .margin_right(32)
             .x_label_area_size(42)
             .y_label_area_size(if y.named { 190 } else { 66 })
             .build_cartesian_2d(Scale(x), Scale(y))?;
@@ -73,10 +74,7 @@ pub(super) fn draw(figure: &Figure) -> Result<String> {
         mesh.draw()?;
         let at = |x: f64, y: f64| chart.backend_coord(&(x, y));
         for guide in &figure.guides {
-            let (from, to) = match guide.upright {
-                true => (at(guide.at, y.low), at(guide.at, y.high)),
-                false => (at(x.low, guide.at), at(x.high, guide.at)),
-            };
+            let (from, to) = (at(guide.from.0, guide.from.1), at(guide.to.0, guide.to.1));
             write!(marks, r#"<path class="guide" d="M{} {}L{} {}"/>"#, from.0, from.1, to.0, to.1)?;
             let (left, above) = (to.0 - 4, to.1 - 4);
             write!(marks, r#"<text class="note" x="{left}" y="{above}">{}</text>"#, escape(&guide.label))?;
@@ -148,11 +146,11 @@ impl ValueFormatter<f64> for Scale<'_> {
 
 fn marker(style: Style) -> &'static str {
     // The ninth takes the first colour with the second marker, and so on.
-    MARKERS[(style.index + style.index / MARKERS.len()) % MARKERS.len()]
+    MARKERS[(style.marker + style.marker / MARKERS.len()) % MARKERS.len()]
 }
 
 fn attributes(style: Style, facets: &Facets) -> String {
-    let mut text = format!(r#" class="series c{} d{}""#, style.index % 8, style.dash);
+    let mut text = format!(r#" class="series c{} d{}""#, style.colour % 8, style.dash);
     for (name, value) in facets.pairs() {
         let _ = write!(text, r#" data-{name}="{}""#, escape(value));
     }

@@ -37,13 +37,14 @@ impl Figures<'_> {
         let x =
             Axis::linear("share of the device's own bandwidth", ends.collect::<Vec<_>>().into_iter(), 1.0);
         let facets = Facets { direction: direction.into(), ..Facets::default() };
-        let guides = vec![Guide { at: 1.0, upright: true, label: String::new() }];
+        let y = Axis::names(&names);
+        let guides = vec![Guide::upright(1.0, &y)];
         Some(Figure {
             id: format!("bandwidth-{direction}"),
             section: Section::Bandwidth,
             title: format!("Share of bandwidth, {direction}"),
             x,
-            y: Axis::names(&names),
+            y,
             series,
             guides,
             facets,
@@ -75,20 +76,22 @@ impl Figures<'_> {
                 Some((*entry, Point { x: ratio.log10(), y: -(at as f64), spread: None, tip }))
             });
             series.extend(self.series(points, false).into_iter().map(|s| {
-                let style = Style { index, ..s.style };
+                let style = Style { colour: index, ..s.style };
                 Series { name: format!("{} over {other}", s.name), style, ..s }
             }));
         }
         let ratios = series.iter().flat_map(|s| &s.points).map(|p| 10f64.powf(p.x));
         let x = Axis::ratios("times faster", ratios.collect::<Vec<_>>().into_iter());
+        let y = Axis::names(&names);
+        let guides = vec![Guide::upright(0.0, &y)];
         Some(Figure {
             id: format!("speed-up-{direction}"),
             section: Section::SpeedUp,
             title: format!("Speed-up, {direction}"),
             x,
-            y: Axis::names(&names),
+            y,
             series: side_by_side(series),
-            guides: vec![Guide { at: 0.0, upright: true, label: String::new() }],
+            guides,
             facets: Facets { direction: direction.into(), ..Facets::default() },
         })
         .filter(|figure| !figure.series.is_empty())
@@ -141,7 +144,9 @@ impl Figures<'_> {
             let x = entry.row.median_ns.log10();
             Some((*entry, Point { x, y: -(at as f64), spread, tip: tip(self.model, entry) }))
         });
-        let series = side_by_side(self.series(points, false));
+        // Both directions are in one figure.
+        let named = |s: Series| Series { name: format!("{} · {}", s.name, s.facets.direction), ..s };
+        let series = self.series(points, false).into_iter().map(named).collect();
         let ends = chosen.iter().flat_map(|e| [e.row.p10_ns, e.row.p90_ns]).collect::<Vec<_>>();
         Some(Figure {
             id: "launch".to_owned(),
@@ -149,7 +154,7 @@ impl Figures<'_> {
             title: "Time of one launch at tiny shapes".to_owned(),
             x: Axis::time(ends.into_iter()),
             y: Axis::names(&names),
-            series,
+            series: side_by_side(series),
             guides: vec![],
             facets: Facets::default(),
         })

@@ -50,6 +50,7 @@ impl Figures<'_> {
             let drawn = || series.iter().flat_map(|s| &s.points);
             let x = Axis::counts(label, drawn().map(|p| 2f64.powf(p.x)).collect::<Vec<_>>().into_iter());
             let y = Axis::time(drawn().map(|p| 10f64.powf(p.y)).collect::<Vec<_>>().into_iter());
+            let guides = proportion(&series, &y).into_iter().collect();
             all.push(Figure {
                 id: format!("time-by-{id}-{direction}"),
                 section: Section::Growth,
@@ -57,7 +58,7 @@ impl Figures<'_> {
                 x,
                 y,
                 series,
-                guides: vec![],
+                guides,
                 facets: Facets { direction: direction.clone(), ..Facets::default() },
             });
         }
@@ -102,22 +103,21 @@ impl Figures<'_> {
             }
         }
         series.iter_mut().for_each(|s| s.points.sort_by(|p, q| p.x.total_cmp(&q.x)));
-        let guides: Vec<Guide> = contracts
-            .into_iter()
-            .map(|dtype| Guide {
-                at: contract(dtype).log10(),
-                upright: false,
-                label: format!("{dtype} contract {:.0e}", contract(dtype)),
-            })
-            .collect();
         let drawn = || series.iter().flat_map(|s| &s.points);
-        let errors = drawn().map(|p| p.y).chain(guides.iter().map(|g| g.at)).map(|y| 10f64.powf(y));
+        let x = Axis::counts("L, steps", drawn().map(|p| 2f64.powf(p.x)).collect::<Vec<_>>().into_iter());
+        let errors = drawn().map(|p| 10f64.powf(p.y)).chain(contracts.iter().map(|dtype| contract(*dtype)));
+        let y = Axis::errors("relative error", errors.collect::<Vec<_>>().into_iter());
+        let guide = |dtype: &DType| {
+            let most = contract(*dtype);
+            Guide::level(most.log10(), &x, format!("{dtype} contract {most:.0e}"))
+        };
+        let guides = contracts.iter().map(guide).collect();
         Figure {
             id: format!("error-{gates}"),
             section: Section::Error,
             title: format!("Error by L, {gates} gates"),
-            x: Axis::counts("L, steps", drawn().map(|p| 2f64.powf(p.x)).collect::<Vec<_>>().into_iter()),
-            y: Axis::errors("relative error", errors.collect::<Vec<_>>().into_iter()),
+            x,
+            y,
             series,
             guides,
             facets: Facets::default(),
@@ -181,6 +181,16 @@ impl Figures<'_> {
         }
         all
     }
+}
+
+/// Time in proportion to the work: back from the last point of the first series to the floor.
+fn proportion(series: &[Series], y: &Axis) -> Option<Guide> {
+    let points = &series.first()?.points;
+    let (first, last) = (points.first()?, points.last()?);
+    let decades = (last.x - first.x) * 2f64.log10();
+    let down = decades.min(last.y - y.low);
+    let from = (last.x - down / 2f64.log10(), last.y - down);
+    Some(Guide { from, to: (last.x, last.y), label: String::new() })
 }
 
 fn distinct(values: impl Iterator<Item = f64>) -> usize {

@@ -83,7 +83,7 @@ impl Figures<'_> {
     fn style(&self, run: usize, backend: &str, dtype: &str) -> Style {
         let index = self.styles.iter().position(|(r, b)| *r == run && b == backend).unwrap_or(0);
         let dash = ["f32", "f16", "bf16", "f64"].iter().position(|name| *name == dtype).unwrap_or(0);
-        Style { index, dash }
+        Style { colour: index, marker: index, dash }
     }
 
     fn facets(&self, run: usize, backend: &str, dtype: &str, direction: &str) -> Facets {
