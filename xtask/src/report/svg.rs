@@ -179,3 +179,55 @@ fn series(series: &Series, x: &Axis, at: &impl Fn(f64, f64) -> (i32, i32)) -> Re
     text.push_str("</g>");
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::figure::Section;
+
+    fn drawing() -> String {
+        let point = |x, y, tip: &str| Point { x, y, spread: None, tip: tip.to_owned() };
+        let series = Series {
+            name: "a < b".to_owned(),
+            style: Style { colour: 9, marker: 1, dash: 2 },
+            joined: true,
+            facets: Facets { backend: "cpu".to_owned(), ..Facets::default() },
+            points: vec![point(0.0, 1.0, "low & left"), point(10.0, 3.0, "high")],
+        };
+        draw(&Figure {
+            id: "id".to_owned(),
+            section: Section::Growth,
+            title: "a \"title\"".to_owned(),
+            x: Axis::linear("x", [0.0, 10.0].into_iter(), 1.0),
+            y: Axis::linear("y", [1.0, 3.0].into_iter(), 1.0),
+            series: vec![series],
+            guides: vec![],
+            facets: Facets::default(),
+        })
+        .expect("a drawing")
+    }
+
+    #[test]
+    fn marks_lie_where_their_values_say() {
+        let drawing = drawing();
+        let marks: Vec<(i32, i32)> = drawing
+            .split("tabindex=\"0\" transform=\"translate(")
+            .skip(1)
+            .filter_map(|rest| rest.split_once(')')?.0.split_once(' '))
+            .map(|(x, y)| (x.parse().expect("a pixel"), y.parse().expect("a pixel")))
+            .collect();
+        let [(left, low), (right, high)] = marks[..] else { panic!("{marks:?}") };
+        assert!(left < right && high < low, "right is more, and up is more: {marks:?}");
+        // The floor is 0 and the ceiling 3: a third up, and all the way.
+        assert!((f64::from(low - high) / f64::from(LINE_HEIGHT) - 2.0 / 3.0).abs() < 0.03, "{marks:?}");
+    }
+
+    #[test]
+    fn text_is_escaped_and_nothing_has_a_colour_of_its_own() {
+        let drawing = drawing();
+        assert!(drawing.contains("a &lt; b") && drawing.contains("low &amp; left"), "{drawing}");
+        assert!(drawing.contains("a &quot;title&quot;") && drawing.contains("c1 d2\" data-backend=\"cpu\""));
+        assert!(!drawing.contains('#'), "colours come from the style sheet");
+        assert!(alone(&drawing).contains("<style>.plot"));
+    }
+}

@@ -125,3 +125,68 @@ pub(super) fn unique(names: impl Iterator<Item = String>) -> Vec<String> {
     }
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use ssm_benches::results::Results;
+
+    use super::*;
+    use crate::report::figure::Section;
+
+    fn model() -> Model {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/made-up.json");
+        let results = Results::read(path.as_ref()).expect("the fixture");
+        Model::new(vec![("made-up.json".to_owned(), results)])
+    }
+
+    fn figure<'f>(figures: &'f [Figure], id: &str) -> &'f Figure {
+        figures.iter().find(|f| f.id == id).unwrap_or_else(|| panic!("no figure {id}"))
+    }
+
+    #[test]
+    fn the_worst_output_is_what_is_drawn() {
+        let (model, mut seen) = (model(), 0);
+        let figures = all(&model);
+        for series in &figure(&figures, "error-slow").series {
+            for point in &series.points {
+                let same = model.errors.iter().map(|e| &e.is).filter(|e| {
+                    e.gates == "slow" && e.dtype == series.facets.dtype && (e.len as f64).log2() == point.x
+                });
+                let worst = same.filter_map(|e| e.error).fold(0.0, f64::max);
+                assert!((point.y - worst.log10()).abs() < 1e-12, "{} at {}", series.name, point.x);
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 3 * 6, "three types, six lengths");
+    }
+
+    #[test]
+    fn sweeps_are_lines_and_standard_shapes_are_rows() {
+        let model = model();
+        let figures = all(&model);
+        let line = figure(&figures, "time-by-l-bd256-forward");
+        let lengths: Vec<f64> = line.series[0].points.iter().map(|p| p.x).collect();
+        assert_eq!(lengths, [4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 18.0]);
+        let of_a_thousand = figure(&figures, "time-by-d-b1-l1024-forward");
+        assert_eq!(of_a_thousand.series[0].points.len(), 7, "(1, 1024, 256) lies on both lines");
+        for figure in figures.iter().filter(|f| f.section == Section::Bandwidth) {
+            let shapes: Vec<&str> = figure.y.ticks.iter().map(|(_, name)| name.as_str()).collect();
+            assert_eq!(shapes, ["8×2048×4096", "1×1048576×64", "1×65536×1024"], "{}", figure.id);
+        }
+        let launch = figure(&figures, "launch");
+        assert!(launch.y.ticks.iter().any(|(_, name)| name == "1×1×64 forward"));
+    }
+
+    #[test]
+    fn memory_is_in_tensors_and_speed_up_in_decades() {
+        let model = model();
+        let figures = all(&model);
+        let saved = &figure(&figures, "memory").series[0];
+        let drawn: Vec<f64> = saved.points.iter().map(|p| p.x).collect();
+        assert_eq!(drawn, [0.0, 1.0 / 64.0, 1.0], "nothing, chunk states, full h");
+        let entry = model.entries.iter().find(|e| e.over_sequential.is_some()).expect("a sequential loop");
+        let series = &figure(&figures, "speed-up-forward").series[0];
+        let ratio = entry.over_sequential.expect("as above");
+        assert!(series.points.iter().any(|p| (p.x - ratio.log10()).abs() < 1e-12), "{ratio}");
+    }
+}
