@@ -7,6 +7,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::figure::{Facets, Figure, Section};
 use super::figures::{DIRECTIONS, unique};
+use super::format;
 use super::model::{Model, Run};
 use super::svg;
 use super::tables::{self, Column, Table};
@@ -34,22 +35,40 @@ pub(super) fn page(model: &Model, figures: &[Figure], drawn: &[String]) -> Strin
             body {
                 header {
                     h1 { "Gated scan benchmarks" }
+                    (overview(model))
                     (cautions(&model.runs))
                     nav {
-                        a href="#runs" { "Runs" }
                         @for (s, _) in &sections { a href={ "#" (s.anchor()) } { (s.title()) } }
+                        a href="#runs" { "Conditions" }
                     }
                     (filter(model))
                 }
                 main {
-                    section id="runs" { h2 { "Runs" } (runs(model)) }
                     @for (_, section) in &sections { (section) }
+                    section id="runs" { h2 { "Conditions" } (conditions(model)) }
                 }
                 script { (PreEscaped(SCRIPT)) }
             }
         }
     };
     page.into_string()
+}
+
+/// Which letter is which run, in a line each.
+fn overview(model: &Model) -> Markup {
+    html! {
+        ul.runs {
+            @for (i, run) in model.runs.iter().enumerate() {
+                @let count = model.entries.iter().filter(|e| e.run == i).count();
+                li {
+                    strong { (run.letter) } " " (run.file) ": "
+                    @if let Some(gpu) = &run.host.gpu { (gpu) ", " }
+                    (run.host.cpu) ", commit " (run.host.commit.as_deref().map_or("–", format::commit)) ", "
+                    (run.host.date) ", " (count) " rows"
+                }
+            }
+        }
+    }
 }
 
 /// What has to be known before anything is quoted.
@@ -93,7 +112,7 @@ fn filter(model: &Model) -> Markup {
     }
 }
 
-fn runs(model: &Model) -> Markup {
+fn conditions(model: &Model) -> Markup {
     let conditions: Vec<_> = model.runs.iter().map(tables::conditions).collect();
     let names = conditions.first().into_iter().flatten().map(|(name, _)| *name);
     html! {
@@ -113,7 +132,7 @@ fn runs(model: &Model) -> Markup {
             }
             @if !run.skipped.is_empty() {
                 details {
-                    summary { "Run " (run.letter) ": " (run.skipped.len()) " cases skipped" }
+                    summary { "Run " (run.letter) ": " "cases skipped: " (run.skipped.len()) }
                     ul { @for s in &run.skipped { li { (s.backend) "/" (s.case) ": " (s.why) } } }
                 }
             }

@@ -10,12 +10,11 @@ use super::tables::{self, Table};
 pub(super) fn page(model: &Model, figures: &[Figure]) -> String {
     let mut text = String::from("# Gated scan benchmarks\n\n");
     for run in &model.runs {
+        let _ = writeln!(text, "- {}: {}, {}, {}", run.letter, run.file, cell(&run.host.cpu), run.host.date);
         for caution in &run.cautions {
             let _ = writeln!(text, "- Run {}: {}.", run.letter, cell(caution));
         }
     }
-    text.push_str("\n## Runs\n\n");
-    runs(model, &mut text);
     let tables = tables::all(model);
     for section in Section::ALL {
         let figures: Vec<&Figure> = figures.iter().filter(|f| f.section == section).collect();
@@ -31,6 +30,8 @@ pub(super) fn page(model: &Model, figures: &[Figure]) -> String {
             table(one, &mut text);
         }
     }
+    text.push_str("\n## Conditions\n\n");
+    conditions(model, &mut text);
     text
 }
 
@@ -46,12 +47,12 @@ fn row(cells: impl Iterator<Item = String>, text: &mut String) {
     text.push_str("|\n");
 }
 
-fn runs(model: &Model, text: &mut String) {
-    let conditions: Vec<_> = model.runs.iter().map(tables::conditions).collect();
+fn conditions(model: &Model, text: &mut String) {
+    let all: Vec<_> = model.runs.iter().map(tables::conditions).collect();
     row(std::iter::once(String::new()).chain(model.runs.iter().map(|r| r.letter.clone())), text);
     let _ = writeln!(text, "|---|{}", "---|".repeat(model.runs.len()));
-    for (i, (name, _)) in conditions.first().into_iter().flatten().enumerate() {
-        row(std::iter::once((*name).to_owned()).chain(conditions.iter().map(|run| run[i].1.clone())), text);
+    for (i, (name, _)) in all.first().into_iter().flatten().enumerate() {
+        row(std::iter::once((*name).to_owned()).chain(all.iter().map(|run| run[i].1.clone())), text);
     }
     for run in &model.runs {
         for absent in &run.absent {

@@ -293,7 +293,7 @@ fn screenshot(browser: &Path) -> Result<()> {
     let report = report(&dir)?;
     let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/report.png");
     let mut command = Command::new(browser);
-    command.args(switches(&dir.join("profile"))).arg("--window-size=1000,1180");
+    command.args(switches(&dir.join("profile"))).arg("--window-size=1000,1060");
     command.arg(format!("--screenshot={}", picture.display())).arg(format!("file://{}", report.display()));
     let out = command.output()?;
     ensure!(out.status.success() && picture.exists(), "{}", String::from_utf8_lossy(&out.stderr));
