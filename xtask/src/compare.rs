@@ -6,10 +6,43 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context as _, Result, anyhow, ensure};
 use ssm_benches::results::{Results, Row};
 
 use crate::table::columns;
+
+/// Arguments of `cargo xtask compare`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What was measured before.
+    #[arg(value_name = "OLD.json")]
+    old: PathBuf,
+    /// What was measured now.
+    #[arg(value_name = "NEW.json")]
+    new: PathBuf,
+    /// How much slower, beyond the spread of both runs, fails the comparison.
+    #[arg(long, value_name = "PCT", default_value_t = 5.0)]
+    threshold: f64,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    report(&read(&args.old)?, &read(&args.new)?, args.threshold)
+}
+
+/// A results file.
+pub(crate) fn read(path: &Path) -> Result<Results> {
+    Results::read(path).map_err(|e| anyhow!(e)).with_context(|| path.display().to_string())
+}
+
+/// Prints what changed, and fails when something got slower by more than its spread and `threshold` percent.
+pub(crate) fn report(old: &Results, new: &Results, threshold: f64) -> Result<()> {
+    let changes = changes(old, new, threshold);
+    println!("{changes}");
+    ensure!(!changes.failed(), "slower than the baseline by more than {threshold} %");
+    Ok(())
+}
 
 /// One case in both files.
 struct Change {
@@ -22,7 +55,7 @@ struct Change {
 }
 
 /// Every case that is in both files, and those that are in one.
-pub(crate) struct Changes {
+struct Changes {
     changes: Vec<Change>,
     missing: Vec<String>,
     new: usize,
@@ -31,7 +64,7 @@ pub(crate) struct Changes {
 }
 
 /// Compares by case; `threshold` in percent.
-pub(crate) fn changes(old: &Results, new: &Results, threshold: f64) -> Changes {
+fn changes(old: &Results, new: &Results, threshold: f64) -> Changes {
     let mut before: HashMap<String, &Row> = old.results.iter().map(|row| (row.key(), row)).collect();
     let mut changes = Vec::new();
     let mut unmatched = 0;
@@ -99,7 +132,7 @@ impl Change {
 
 impl Changes {
     /// Whether anything got slower beyond its spread and the threshold.
-    pub(crate) fn failed(&self) -> bool {
+    fn failed(&self) -> bool {
         self.changes.iter().any(|c| c.slower(self.threshold))
     }
 }

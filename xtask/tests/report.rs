@@ -99,6 +99,30 @@ fn a_file_of_the_first_version_makes_a_report() {
 }
 
 #[test]
+fn a_comparison_ends_as_the_threshold_says() {
+    let slower = Path::new(env!("CARGO_TARGET_TMPDIR")).join("slower.json");
+    let mut json = json("made-up.json");
+    let row = &mut json["results"][0];
+    for (name, factor) in [("median_ns", 1.2), ("p10_ns", 1.2), ("p90_ns", 1.2), ("fraction", 1.0 / 1.2)] {
+        row[name] = (row[name].as_f64().expect("a number") * factor).into();
+    }
+    std::fs::write(&slower, json.to_string()).expect("a file can be written");
+    let compare = |old: &Path, new: &Path, threshold: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        let output = command.arg("compare").args([old, new]).args(["--threshold", threshold]).output();
+        let output = output.expect("xtask runs");
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let old = fixture("made-up.json");
+    let (passed, said) = compare(&old, &slower, "5");
+    assert!(!passed && said.contains("SLOWER") && said.contains("+20.0 %"), "{said}");
+    let (passed, said) = compare(&old, &slower, "30");
+    assert!(passed && said.contains("slower"), "{said}");
+    let (passed, said) = compare(&slower, &old, "5");
+    assert!(passed && said.contains("faster"), "{said}");
+}
+
+#[test]
 fn what_is_no_results_file_is_named_and_refused() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let (broken, later) = (folder.join("broken.json"), folder.join("later.json"));

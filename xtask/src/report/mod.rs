@@ -16,10 +16,11 @@ mod tables;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow};
-use ssm_benches::results::Results;
+use anyhow::{Context, Result};
 
 use model::Model;
+
+use crate::compare;
 
 /// Arguments of `cargo xtask report`.
 #[derive(clap::Args)]
@@ -35,8 +36,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut files = Vec::new();
     for path in &args.files {
-        let results =
-            Results::read(path).map_err(|e| anyhow!(e)).with_context(|| path.display().to_string())?;
+        let results = compare::read(path)?;
         let name =
             path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into());
         files.push((name, results));
