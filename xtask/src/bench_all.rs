@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow, ensure};
 use ssm_benches::results::Row;
 
+use crate::turns::Turns;
 use crate::{compare, root, table};
 
 /// Arguments of `cargo xtask bench-all`.
@@ -31,6 +32,9 @@ pub(crate) struct Args {
     /// How much slower, beyond the spread of both runs, fails the comparison.
     #[arg(long, value_name = "PCT", default_value_t = 5.0)]
     threshold: f64,
+    /// Measure what seems slower again, in turns with the code of the baseline's commit.
+    #[arg(long, requires = "baseline")]
+    confirm: bool,
     /// Measure PyTorch, JAX and numba in the same run too; installs them under target/peers.
     #[arg(long)]
     peers: bool,
@@ -56,16 +60,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(mut old) = baseline {
         // What this run was not asked for is not gone.
         old.results.retain(|row| asked_for(args, row));
-        compare::report(&old, &results, args.threshold)?;
+        let mut changes = compare::changes(&old, &results, args.threshold);
+        if args.confirm && changes.failed() {
+            println!("{changes}\nmeasuring what seems slower again, in turns with the baseline's commit");
+            let turns = Turns::new(&old.host, args.quick)?;
+            changes.confirm(|key| turns.ratios(key))?;
+        }
+        changes.finish()?;
     }
     Ok(())
 }
 
 fn asked_for(args: &Args, row: &Row) -> bool {
-    let backend = match row.is_peer() {
-        true => args.peers,
-        false => args.backend.is_empty() || args.backend.contains(&row.backend),
-    };
+    let backend = args.backend.is_empty() || args.backend.contains(&row.backend);
     backend && args.filter.as_ref().is_none_or(|text| row.key().contains(text.as_str()))
 }
 

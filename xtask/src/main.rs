@@ -10,6 +10,7 @@ mod numerics;
 mod ptx;
 mod report;
 mod table;
+mod turns;
 
 use std::path::PathBuf;
 
