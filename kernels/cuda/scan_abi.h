@@ -121,8 +121,8 @@ static inline scan_u64 scan_march_smem(int backward, scan_u64 size, scan_u64 dy_
 static inline scan_u64 scan_chunked_smem(int backward, scan_u64 size, scan_u64 dy_size, scan_u64 v, scan_u64 slots,
                                          scan_u64 sub, scan_u64 chunk, scan_u64 fold) {
     scan_u64 row = 32 * v * (4 * size + (backward ? dy_size : 0));
-    scan_u64 exchange = (backward ? 3 : 2) * (chunk / sub) * 32 * v * (size == 4 ? 16 : 8);  // aggregates of sub-chunks
-    return slots * chunk * row + exchange + fold * 32 * v * 8 + chunk / sub * 32 * v * 4 + 512;
+    scan_u64 exchange = (backward ? 3 : 2) * (chunk / sub) * 32 * v * 16;  // aggregates of sub-chunks
+    return slots * chunk * row + exchange + fold * 32 * v * 16 + chunk / sub * 32 * v * 4 + 512;
 }
 
 // rows of (P, S) a column: the chunks of the longest walk along it.
@@ -130,5 +130,5 @@ static inline scan_u64 scan_chunked_steps(int packed, scan_u64 len, scan_u64 seq
     return packed ? len / chunk + sequences : (len + chunk - 1) / chunk + (len == 0);
 }
 static inline scan_u64 scan_chunked_work(scan_u64 columns, scan_u64 steps, scan_u64 v) {
-    return (columns * 4 + 255) / 256 * 256 + columns * steps * 32 * v * 8;
+    return (columns * 4 + 255) / 256 * 256 + columns * steps * 32 * v * 16;
 }

@@ -83,28 +83,26 @@ struct GradientSteps {
         dy.stay_packed();
     }
     // Folds q over the steps, the last first.
-    template <bool EXACT>
-    SCAN_DEVICE void aggregate(Aggregate<EXACT> (&sub)[V]) const {
+    SCAN_DEVICE void aggregate(StepAggregate (&sub)[V]) const {
 #pragma unroll
         for (int r = ROWS - 1; r >= 0; r--) {
 #pragma unroll
             for (int i = 0; i < V; i++) {
                 sub[i].s = a.get(r, i) * fmaf(c.get(r, i), dy.get(r, i), sub[i].s);
-                sub[i].multiply(a.get(r, i));
             }
         }
+        multiply_gates<T, V, ROWS>(sub, a);
     }
     // Folds h over the steps, the first first.
-    template <bool EXACT>
-    SCAN_DEVICE void aggregate_h(Aggregate<EXACT> (&sub)[V]) const {
+    SCAN_DEVICE void aggregate_h(StepAggregate (&sub)[V]) const {
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
 #pragma unroll
             for (int i = 0; i < V; i++) {
                 sub[i].s = fmaf(a.get(r, i), sub[i].s, b.get(r, i) * x.get(r, i));
-                sub[i].multiply(a.get(r, i));
             }
         }
+        multiply_gates<T, V, ROWS>(sub, a);
     }
     // The state before each step, from the one before the first.
     SCAN_DEVICE void replay(float (&h)[V], float (&before)[ROWS][V]) const {
@@ -222,9 +220,9 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
 #pragma unroll 1
     for (int i = 0; i < stages; i++) copy(i, i);
 
-    Carry<V, G::EXACT> carry;
+    Carry<V> carry;
     float q[V], next[V];
-    Aggregate<G::EXACT> sub[V];
+    StepAggregate sub[V];
     load_state<V>(p.dht, state, l.mine, q);
     carry.start(q);
     scan_i64 tile = (s.len + G::SAVE - 1) / G::SAVE - 1;
@@ -243,17 +241,15 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
 #pragma unroll
             for (int i = 0; i < V; i++) h[i] = next[i];
             if (tile > 0) saved(begin - G::SAVE, next);
-            Carry<V, G::EXACT> rebuilt;
+            Carry<V> rebuilt;
             rebuilt.start(h);
             int from = slot + inside - 1;
 #pragma unroll 1
             for (int k = 0; k < inside; k++, from--) {
                 if (k * STAGE % G::SUB == 0) {
+                    rebuilt.take(h);
 #pragma unroll
-                    for (int i = 0; i < V; i++) {
-                        h[i] = rebuilt.now[i];
-                        sub[i] = Aggregate<G::EXACT>::none();
-                    }
+                    for (int i = 0; i < V; i++) sub[i] = StepAggregate::none();
                 }
                 // What it makes of rows past the end is not used.
                 Steps<T, V, STAGE> steps;
@@ -275,7 +271,7 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
                     if (plain) {
                         rebuilt.start(h);
                     } else {
-                        rebuilt.pass(sub, false);
+                        rebuilt.pass(sub, false, false);
                     }
                 }
             }
@@ -287,11 +283,9 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
             const bool complete = end - t >= STAGE;
             const int rows = complete ? STAGE : (int)(end - t);
             if (t + rows == s.len || (t + STAGE) % G::SUB == 0) {
+                carry.take(q);
 #pragma unroll
-                for (int i = 0; i < V; i++) {
-                    q[i] = carry.now[i];
-                    sub[i] = Aggregate<G::EXACT>::none();
-                }
+                for (int i = 0; i < V; i++) sub[i] = StepAggregate::none();
             }
             GradientSteps<T, In, V, STAGE> in;
             in.load(ring + slot * BYTES, TENSOR, lane, need, p.out_type, rows, complete);
@@ -316,10 +310,11 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
                 if (plain) {
                     carry.start(q);
                 } else {
-                    carry.pass(sub, t % G::CHUNKB == 0);
+                    carry.pass(sub, t % (8 * G::SUB) == 0, t % G::CHUNKB == 0);
                 }
             }
         }
     }
-    if (p.dh0) store_state<V>(p.dh0, state, l.mine, carry.now);
+    // The plain loop's last, one rounding closer than the carry.
+    if (p.dh0) store_state<V>(p.dh0, state, l.mine, q);
 }

@@ -2,7 +2,7 @@
 //
 // Tile and pipeline as in scan_forward_chunked. A warp folds its sub-chunk both ways: q for the carry, and h for the
 // later sub-chunks of the same SAVE steps. What needs h alone (dc) is stored while the carry is on its way.
-// Traffic: as marching, and 8 bytes a channel and chunk published, read by each block of the column through L2.
+// Traffic: as marching, and 16 bytes a channel and chunk published, read by each block of the column through L2.
 #pragma once
 
 #include "scan_backward.cuh"
@@ -16,10 +16,10 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
     const int WARP_BYTES = 4 * TENSOR + SUB * LANES * DyRows<In, V, SUB>::SIZE, BYTES = WARPS * WARP_BYTES;
     SCAN_SHARED(shared);
     const int slots = (int)p.stages;
-    typedef Exchanged<V, G::EXACT> Swap;
-    // [2][WARPS][32] for q, [WARPS][32] for h
-    Swap* const exchange = reinterpret_cast<Swap*>(shared + slots * BYTES);
-    Published* const staged = reinterpret_cast<Published*>(exchange + 3 * WARPS * 32);
+    // [2][WARPS][V][32] for q, [WARPS][V][32] for h
+    Aggregate* const exchanged = reinterpret_cast<Aggregate*>(shared + slots * BYTES);
+    const Exchange<V, WARPS, false> exchange_h = {exchanged + 2 * WARPS * LANES};
+    Published* const staged = reinterpret_cast<Published*>(exchanged + 3 * WARPS * LANES);
     typedef Pack<float, V> Entry;
     Entry* const entry = reinterpret_cast<Entry*>(staged + G::FOLD * LANES);  // [WARPS][32]: carries into sub-chunks
     Chunk* const drawn = reinterpret_cast<Chunk*>(entry + WARPS * 32);  // [slots + 2], at most 6
@@ -51,7 +51,7 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
     }
     __syncthreads();
 
-    float carry[V] = {};
+    double carry[V] = {};
     // Places: of this turn's chunk in drawn and in shared memory. The one drawn next goes before this turn's, whose
     // place is free by then.
     const int ring = slots + 2;
@@ -67,8 +67,7 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
         const bool complete = rest >= SUB;
         const int rows = complete ? SUB : rest < 0 ? 0 : rest;
         const int subs = (c.len + SUB - 1) / SUB;
-        Swap* const swap = exchange + parity * WARPS * 32 + lane;
-        Swap* const h_swap = exchange + 2 * WARPS * 32 + lane;
+        const Exchange<V, WARPS, true> exchange = {exchanged + parity * WARPS * LANES};
         const scan_i64 state = c.sequence.index * channels + mine;
         float start[V] = {}, h[V] = {};
         if (turn >= 0 && c.last) load_state<V>(p.dht, state, l.mine, start);
@@ -94,26 +93,22 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
         now = now + 1 == ring ? 0 : now + 1;
         if (turn < 0) continue;
 
-        Swap sub;
+        StepAggregate sub[V];
 #pragma unroll
-        for (int i = 0; i < V; i++) sub.v[i] = Aggregate<G::EXACT>::none();
-        in.aggregate(sub.v);
-#pragma unroll
-        for (int i = 0; i < V; i++) sub.v[i].settle();
-        swap[warp * 32] = sub;
+        for (int i = 0; i < V; i++) sub[i] = StepAggregate::none();
+        in.aggregate(sub);
+        exchange.put(warp, lane, sub);
         if (need.h && warp % INSIDE != INSIDE - 1) {
 #pragma unroll
-            for (int i = 0; i < V; i++) sub.v[i] = Aggregate<G::EXACT>::none();
-            in.aggregate_h(sub.v);
-#pragma unroll
-            for (int i = 0; i < V; i++) sub.v[i].settle();
-            h_swap[warp * 32] = sub;
+            for (int i = 0; i < V; i++) sub[i] = StepAggregate::none();
+            in.aggregate_h(sub);
+            exchange_h.put(warp, lane, sub);
         }
         __syncthreads();
 
-        Whole whole[V];
+        Aggregate whole[V];
         if (warp == 0) {
-            chunk_aggregate<V, WARPS, true, G::EXACT>(whole, swap, subs);
+            exchange.whole(lane, subs, whole);
             chain.template publish_chunk<V>(k, whole, start, c.last, c.exists);
         }
         // Drawn here and looked up below, since the wait for others hides the wait for the ticket.
@@ -126,11 +121,15 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
         const GradientStore<T, V, SUB> to = {c.sequence.row(t) * channels + mine, c.sequence.step * channels, rows,
                                              l.mine};
         if (need.h && rows > 0) {
-            for (int j = warp - warp % INSIDE; j < warp; j++) {
-                const Swap from = h_swap[j * 32];
+            double now[V];
 #pragma unroll
-                for (int i = 0; i < V; i++) h[i] = from.v[i].apply(h[i]);
+            for (int i = 0; i < V; i++) now[i] = (double)h[i];
+            for (int j = warp - warp % INSIDE; j < warp; j++) {
+#pragma unroll
+                for (int i = 0; i < V; i++) now[i] = exchange_h.get(j, lane, i).apply(now[i]);
             }
+#pragma unroll
+            for (int i = 0; i < V; i++) h[i] = (float)now[i];
             in.replay(h, before);
             to.states(p, in, before);
         }
@@ -141,13 +140,11 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
         }
         if (warp == 0) {
 #pragma unroll
-            for (int i = 0; i < V; i++) {
-                if (c.last) carry[i] = start[i];
-            }
-            carries_in<V, WARPS, true, G::EXACT>(entry + lane, carry, swap, subs);
+            for (int i = 0; i < V; i++) carry[i] = c.last ? (double)start[i] : carry[i];
+            exchange.carries(lane, subs, carry, entry);
 #pragma unroll
-            for (int i = 0; i < V; i++) carry[i] = fold(whole[i].p, carry[i], whole[i].s);
-            if (c.first && p.dh0) store_state<V>(p.dh0, state, l.mine, carry);
+            for (int i = 0; i < V; i++) carry[i] = whole[i].apply(carry[i]);
+            if (c.first && p.dh0 && subs == 0) store_state<V>(p.dh0, state, l.mine, start);
         }
         chain.followed++;
         if (threadIdx.x == blockDim.x - 1) place_chunk(ticket, free_place);
@@ -160,6 +157,8 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
 #pragma unroll
             for (int i = 0; i < V; i++) q[i] = into.v[i];
             to.carried(p, in, before, q);
+            // The plain loop's last, one rounding closer than the carry.
+            if (c.first && warp == 0 && p.dh0) store_state<V>(p.dh0, state, l.mine, q);
         }
         parity ^= 1;
     }

@@ -7,35 +7,36 @@
 //
 // No deadlock: chunks are drawn by ticket, so all chunks before one that is drawn are drawn too, by blocks that run;
 // and of the drawn chunks that are not published, the one with the lowest ticket waits for nothing. A publication is
-// one aligned 64-bit store which carries its own flag (all bits set means not yet), so nothing has to be fenced.
+// two aligned 64-bit stores, each of which carries its own flag (all bits set means not yet), so nothing has to be fenced.
 #pragma once
 
 #include "scan_copy.cuh"
 #include "scan_grid.cuh"
 
-typedef scan_u64 Published;  // P in the upper half, S in the lower
-struct alignas(16) PublishedPair {
-    Published x, y;
+// Half an aggregate: P or S, all bits set while it is not there. Each half is read whole; the two need not be of one
+// moment. RESTART in place of P: the carry after this chunk is S.
+typedef scan_u64 Half;
+struct alignas(16) Published {
+    Half p, s;
 };
-const scan_u32 RESTART = 0xfffffffeu;  // in place of P: the carry after this chunk is S
+const Half NOT_YET = ~0ull, RESTART = ~0ull - 1;
 
-// P is finite, so neither RESTART nor "not yet" can come out as one.
-SCAN_DEVICE Published publication_bits(scan_u32 p, float s) {
-    return ((Published)p << 32) | __float_as_uint(s);
+// P is finite. S may be NaN, but not the NaN of NOT_YET.
+SCAN_DEVICE Half half_bits(double v) {
+    return v == v ? (Half)__double_as_longlong(v) : 0x7fffffffffffffffull;
 }
 #ifndef SCAN_HOST
-SCAN_DEVICE void publish(Published* at, Published v) {
+SCAN_DEVICE void publish(Half* at, Half v) {
     asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(at), "l"(v) : "memory");
 }
-// Each half is read whole; the two need not be of one moment.
-SCAN_DEVICE PublishedPair peek(const Published* at) {
-    PublishedPair v;
-    asm volatile("ld.relaxed.gpu.global.v2.u64 {%0, %1}, [%2];" : "=l"(v.x), "=l"(v.y) : "l"(at) : "memory");
+SCAN_DEVICE Published peek(const Published* at) {
+    Published v;
+    asm volatile("ld.relaxed.gpu.global.v2.u64 {%0, %1}, [%2];" : "=l"(v.p), "=l"(v.s) : "l"(at) : "memory");
     return v;
 }
 SCAN_DEVICE void poll_pause() {}
 #else
-SCAN_DEVICE PublishedPair peek(const Published* at) { return {at[0], at[1]}; }
+SCAN_DEVICE Published peek(const Published* at) { return *at; }
 #endif
 
 // One chunk of the walk along a column.
@@ -89,53 +90,68 @@ SCAN_DEVICE scan_i64 walk_steps(const Params& p, int chunk) {
     return len ? (len + chunk - 1) / chunk : 1;
 }
 
-// What a warp leaves in shared memory of its sub-chunk, for V channels a lane.
-template <int V, bool EXACT>
-struct alignas(V * (EXACT ? 16 : 8) > 8 ? 16 : 8) Exchanged {
-    Aggregate<EXACT> v[V];
-};
+// What the warps of a block tell each other of their sub-chunks, in shared memory: of V channels a lane.
+template <int V, int WARPS, bool BACK>
+struct Exchange {
+    Aggregate* of;  // [WARPS][V][32], of lane 0
 
-// A chunk's aggregate as it is published and applied.
-struct Whole {
-    float p, s;
-};
-
-// The aggregate of one chunk, from those of its sub-chunks. BACK takes the last first.
-// No branches: the loads go out together, and only the chain of products is waited for.
-template <int V, int WARPS, bool BACK, bool EXACT>
-SCAN_DEVICE void chunk_aggregate(Whole (&whole)[V], const Exchanged<V, EXACT>* swap, int subs) {
-    Aggregate<EXACT> sum[V];
+    SCAN_DEVICE void put(int warp, int lane, const StepAggregate (&sub)[V]) const {
 #pragma unroll
-    for (int i = 0; i < V; i++) sum[i] = Aggregate<EXACT>::none();
-#pragma unroll 4
-    for (int n = 0; n < WARPS; n++) {
-        const int j = BACK ? WARPS - 1 - n : n;
-        const Exchanged<V, EXACT> from = swap[j * 32];
-#pragma unroll
-        for (int i = 0; i < V; i++) sum[i].append(from.v[i], j < subs);
+        for (int i = 0; i < V; i++) of[(warp * V + i) * 32 + lane] = sub[i].settled();
     }
-#pragma unroll
-    for (int i = 0; i < V; i++) whole[i] = {sum[i].product(), sum[i].s};
-}
+    SCAN_DEVICE Aggregate get(int warp, int lane, int i) const { return of[(warp * V + i) * 32 + lane]; }
 
-// The carries into all sub-chunks, from the one into the chunk: one warp finds them, the others pick theirs up.
-template <int V, int WARPS, bool BACK, bool EXACT>
-SCAN_DEVICE void carries_in(Pack<float, V>* entry, const float (&carry)[V], const Exchanged<V, EXACT>* swap, int subs) {
-    Pack<float, V> c;
+    // The chunk's aggregate. BACK takes the last first. No branches: the loads go out together, and only the chain of
+    // products is waited for.
+    SCAN_DEVICE void whole(int lane, int subs, Aggregate (&sum)[V]) const {
+        const int GROUP = WARPS < 8 ? WARPS : 8;
+        ChunkAggregate chunk[V];
 #pragma unroll
-    for (int i = 0; i < V; i++) c.v[i] = carry[i];
-#pragma unroll 4
-    for (int n = 0; n < WARPS; n++) {
-        const int j = BACK ? WARPS - 1 - n : n;
-        entry[j * 32] = c;
-        const Exchanged<V, EXACT> from = swap[j * 32];
+        for (int i = 0; i < V; i++) chunk[i] = ChunkAggregate::none();
+#pragma unroll 1
+        for (int n = 0; n < WARPS; n += GROUP) {
 #pragma unroll
-        for (int i = 0; i < V; i++) {
-            const float next = from.v[i].apply(c.v[i]);
-            c.v[i] = !BACK || j < subs ? next : c.v[i];
+            for (int k = n; k < n + GROUP; k++) {
+                const int j = BACK ? WARPS - 1 - k : k;
+#pragma unroll
+                for (int i = 0; i < V; i++) chunk[i].append(get(j, lane, i), j < subs);
+            }
+#pragma unroll
+            for (int i = 0; i < V; i++) chunk[i].close();
+        }
+#pragma unroll
+        for (int i = 0; i < V; i++) sum[i] = chunk[i].whole();
+    }
+    // The carries into all sub-chunks, from the one into the chunk: one warp finds them, the others pick theirs up. A few
+    // at a time, loads before stores, so that the loads overlap.
+    SCAN_DEVICE void carries(int lane, int subs, const double (&carry)[V], Pack<float, V>* entry) const {
+        const int FEW = 4;
+        double c[V];
+#pragma unroll
+        for (int i = 0; i < V; i++) c[i] = carry[i];
+#pragma unroll 1
+        for (int n = 0; n < WARPS; n += FEW) {
+            Aggregate from[FEW][V];
+            Pack<float, V> into[FEW];
+#pragma unroll
+            for (int k = 0; k < FEW; k++) {
+#pragma unroll
+                for (int i = 0; i < V; i++) from[k][i] = get(BACK ? WARPS - 1 - n - k : n + k, lane, i);
+            }
+#pragma unroll
+            for (int k = 0; k < FEW; k++) {
+#pragma unroll
+                for (int i = 0; i < V; i++) {
+                    into[k].v[i] = (float)c[i];
+                    const double next = from[k][i].apply(c[i]);
+                    c[i] = !BACK || WARPS - 1 - n - k < subs ? next : c[i];
+                }
+            }
+#pragma unroll
+            for (int k = 0; k < FEW; k++) entry[(BACK ? WARPS - 1 - n - k : n + k) * 32 + lane] = into[k];
         }
     }
-}
+};
 
 // A block's share of a column: draws chunks, publishes, follows.
 template <int LANES, int FOLD>
@@ -168,44 +184,43 @@ struct Chain {
 
     // Publishes step k. `start` is the carry into a chunk that is the first of its walk.
     template <int V>
-    SCAN_DEVICE void publish_chunk(scan_i64 k, const Whole (&whole)[V], const float (&start)[V], bool first,
+    SCAN_DEVICE void publish_chunk(scan_i64 k, const Aggregate (&whole)[V], const float (&start)[V], bool first,
                                    bool exists) const {
         if (!ticket) return;
 #pragma unroll
         for (int i = 0; i < V; i++) {
-            publish(column + k * LANES + lane * V + i,
-                    first    ? publication_bits(RESTART, fold(whole[i].p, start[i], whole[i].s))
-                    : exists ? publication_bits(__float_as_uint(whole[i].p), whole[i].s)
-                             : publication_bits(RESTART, 0.0f));
+            Published* const to = column + k * LANES + lane * V + i;
+            publish(&to->p, first || !exists ? RESTART : half_bits(whole[i].p));
+            publish(&to->s, half_bits(first ? whole[i].apply((double)start[i]) : exists ? whole[i].s : 0.0));
         }
     }
 
     // The carry after steps followed..k, from the carry before them. All threads call it; warp 0's carry counts.
     template <int V>
-    SCAN_DEVICE void follow_to(scan_i64 k, float (&carry)[V]) {
+    SCAN_DEVICE void follow_to(scan_i64 k, double (&carry)[V]) {
         while (ticket && followed < k) {
             const int many = k - followed < FOLD ? (int)(k - followed) : FOLD;
             const int MOST = V == 1 ? 4 : 2;  // loads of a thread under way at once, as registers allow
-            const int pairs = many * (LANES / 2);
+            const int items = many * LANES;
             const Published* const from = column + followed * LANES;
-            for (int at = threadIdx.x; at < pairs; at += MOST * blockDim.x) {
-                PublishedPair got[MOST];
+            for (int at = threadIdx.x; at < items; at += MOST * blockDim.x) {
+                Published got[MOST];
 #pragma unroll
                 for (int i = 0; i < MOST; i++) {
-                    const int pair = at + i * blockDim.x;
+                    const int item = at + i * blockDim.x;
                     got[i] = {};
-                    if (pair < pairs) got[i] = peek(from + 2 * pair);
+                    if (item < items) got[i] = peek(from + item);
                 }
 #pragma unroll
                 for (int i = 0; i < MOST; i++) {
-                    const int pair = at + i * blockDim.x;
-                    while (got[i].x == ~0ull || got[i].y == ~0ull) {
+                    const int item = at + i * blockDim.x;
+                    while (got[i].p == NOT_YET || got[i].s == NOT_YET) {
                         poll_pause();
-                        got[i] = peek(from + 2 * pair);
+                        got[i] = peek(from + item);
                     }
-                    if (pair < pairs) {
-                        reinterpret_cast<PublishedPair*>(staged)[pair] = got[i];
-                        if ((scan_u32)(got[i].x >> 32) == RESTART) atomicMax(restart, 2 * pair / LANES + 1);
+                    if (item < items) {
+                        staged[item] = got[i];
+                        if (got[i].p == RESTART) atomicMax(restart, item / LANES + 1);
                     }
                 }
             }
@@ -217,14 +232,16 @@ struct Chain {
                 if (lane == 0) *restart = 0;
 #pragma unroll
                 for (int i = 0; i < V; i++) {
-                    if (e) carry[i] = __uint_as_float((scan_u32)staged[(e - 1) * LANES + lane * V + i]);
+                    if (e) carry[i] = __longlong_as_double((scan_i64)staged[(e - 1) * LANES + lane * V + i].s);
                 }
 #pragma unroll 4
                 for (; e < many; e++) {
 #pragma unroll
                     for (int i = 0; i < V; i++) {
                         const Published a = staged[e * LANES + lane * V + i];
-                        carry[i] = fold(__uint_as_float((scan_u32)(a >> 32)), carry[i], __uint_as_float((scan_u32)a));
+                        const Aggregate passed = {__longlong_as_double((scan_i64)a.p),
+                                                  __longlong_as_double((scan_i64)a.s)};
+                        carry[i] = passed.apply(carry[i]);
                     }
                 }
             }

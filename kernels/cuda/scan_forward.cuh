@@ -45,16 +45,13 @@ struct Steps {
             }
         }
     }
-    template <bool EXACT>
-    SCAN_DEVICE void aggregate(Aggregate<EXACT> (&sub)[V]) const {
+    SCAN_DEVICE void aggregate(StepAggregate (&sub)[V]) const {
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
 #pragma unroll
-            for (int i = 0; i < V; i++) {
-                sub[i].s = fmaf(a.get(r, i), sub[i].s, u[r][i]);
-                sub[i].multiply(a.get(r, i));
-            }
+            for (int i = 0; i < V; i++) sub[i].s = fmaf(a.get(r, i), sub[i].s, u[r][i]);
         }
+        multiply_gates<T, V, ROWS>(sub, a);
     }
     // Leaves h after the last step; states after each where u was.
     SCAN_DEVICE void replay(float (&h)[V]) {
@@ -103,9 +100,9 @@ SCAN_DEVICE void scan_forward_march(const ScanForward& p) {
 #pragma unroll 1
     for (int i = 0; i < stages; i++) copy(i, i);
 
-    Carry<V, G::EXACT> carry;
+    Carry<V> carry;
     float h[V];
-    Aggregate<G::EXACT> sub[V];
+    StepAggregate sub[V];
     load_state<V>(p.h0, state, l.mine, h);
     carry.start(h);
 
@@ -114,11 +111,9 @@ SCAN_DEVICE void scan_forward_march(const ScanForward& p) {
     for (scan_i64 stage = 0; stage < total; stage++) {
         const scan_i64 t = stage * STAGE;
         if (t % G::SUB == 0) {
+            carry.take(h);
 #pragma unroll
-            for (int i = 0; i < V; i++) {
-                h[i] = carry.now[i];
-                sub[i] = Aggregate<G::EXACT>::none();
-            }
+            for (int i = 0; i < V; i++) sub[i] = StepAggregate::none();
             if (chunks && t % G::SAVE == 0) store_state<V>(p.saved, saved_element(p, s, t, G::SAVE) + mine, l.mine, h);
         }
         copy_wait(stages - 1);
@@ -153,10 +148,14 @@ SCAN_DEVICE void scan_forward_march(const ScanForward& p) {
             if (plain) {
                 carry.start(h);
             } else {
-                carry.pass(sub, ends || (t + STAGE) % G::CHUNK == 0);
+                carry.pass(sub, (t + STAGE) % (8 * G::SUB) == 0, ends || (t + STAGE) % G::CHUNK == 0);
             }
-            // The last step of a sub-chunk holds the carry, so that backward finds the same state as in chunk states.
-            if (full) store_state<V>(p.saved, element + (rows - 1) * stride, l.mine, carry.now);
+            // The last step of a sub-chunk is the carry, so that backward finds the same state as in chunk states.
+            if (full && !ends) {
+                float after[V];
+                carry.take(after);
+                store_state<V>(p.saved, element + (rows - 1) * stride, l.mine, after);
+            }
         }
         slot = slot + 1 == stages ? 0 : slot + 1;
     }

@@ -3,7 +3,7 @@
 // Tile: one chunk × 32 * V channels a block, one sub-chunk a warp. A warp copies its own rows to shared memory, takes
 // them into registers, lets the next rows come in behind them, folds them into (P, S), and once the carry is there
 // replays the plain loop. So memory is busy while the block waits for a carry.
-// Traffic: as marching, and 8 bytes a channel and chunk published, read by each block of the column through L2.
+// Traffic: as marching, and 16 bytes a channel and chunk published, read by each block of the column through L2.
 #pragma once
 
 #include "scan_chain.cuh"
@@ -16,9 +16,8 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
     const int TENSOR = SUB * LANES * (int)sizeof(T), WARP_BYTES = 4 * TENSOR, BYTES = WARPS * WARP_BYTES;
     SCAN_SHARED(shared);
     const int slots = (int)p.stages;
-    typedef Exchanged<V, G::EXACT> Swap;
-    Swap* const exchange = reinterpret_cast<Swap*>(shared + slots * BYTES);  // [2][WARPS][32]
-    Published* const staged = reinterpret_cast<Published*>(exchange + 2 * WARPS * 32);
+    Aggregate* const exchanged = reinterpret_cast<Aggregate*>(shared + slots * BYTES);  // [2][WARPS][V][32]
+    Published* const staged = reinterpret_cast<Published*>(exchanged + 2 * WARPS * LANES);
     typedef Pack<float, V> Entry;
     Entry* const entry = reinterpret_cast<Entry*>(staged + G::FOLD * LANES);  // [WARPS][32]: carries into sub-chunks
     Chunk* const drawn = reinterpret_cast<Chunk*>(entry + WARPS * 32);  // [slots + 2], at most 6
@@ -50,7 +49,7 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
     }
     __syncthreads();
 
-    float carry[V] = {};
+    double carry[V] = {};
     // Places: of this turn's chunk in drawn and in shared memory. The one drawn next goes before this turn's, whose
     // place is free by then.
     const int ring = slots + 2;
@@ -67,7 +66,7 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
         const bool complete = rest >= SUB;
         const int rows = complete ? SUB : rest < 0 ? 0 : rest;
         const int subs = (c.len + SUB - 1) / SUB;
-        Swap* const swap = exchange + parity * WARPS * 32 + lane;
+        const Exchange<V, WARPS, false> exchange = {exchanged + parity * WARPS * LANES};
         const scan_i64 state = c.sequence.index * channels + mine;
         float start[V] = {};
         if (turn >= 0 && c.first) load_state<V>(p.h0, state, l.mine, start);
@@ -87,18 +86,18 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
         now = now + 1 == ring ? 0 : now + 1;
         if (turn < 0) continue;
 
-        Swap sub;
+        StepAggregate sub[V];
 #pragma unroll
-        for (int i = 0; i < V; i++) sub.v[i] = Aggregate<G::EXACT>::none();
-        steps.aggregate(sub.v);
-#pragma unroll
-        for (int i = 0; i < V; i++) sub.v[i].settle();
-        swap[warp * 32] = sub;
+        for (int i = 0; i < V; i++) sub[i] = StepAggregate::none();
+        steps.aggregate(sub);
+        exchange.put(warp, lane, sub);
         __syncthreads();
 
-        Whole whole[V];
-        if (warp == 0 || full) chunk_aggregate<V, WARPS, false, G::EXACT>(whole, swap, subs);
-        if (warp == 0) chain.template publish_chunk<V>(k, whole, start, c.first, c.exists);
+        Aggregate whole[V];
+        if (warp == 0) {
+            exchange.whole(lane, subs, whole);
+            chain.template publish_chunk<V>(k, whole, start, c.first, c.exists);
+        }
         // Drawn here and looked up below, since the wait for others hides the wait for the ticket.
         scan_i64 ticket = 0;
         if (threadIdx.x == blockDim.x - 1) ticket = chain.draw(turn + slots + 1);
@@ -109,13 +108,11 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
         }
         if (warp == 0) {
 #pragma unroll
-            for (int i = 0; i < V; i++) {
-                if (c.first) carry[i] = start[i];
-            }
-            carries_in<V, WARPS, false, G::EXACT>(entry + lane, carry, swap, subs);
+            for (int i = 0; i < V; i++) carry[i] = c.first ? (double)start[i] : carry[i];
+            exchange.carries(lane, subs, carry, entry);
 #pragma unroll
-            for (int i = 0; i < V; i++) carry[i] = fold(whole[i].p, carry[i], whole[i].s);
-            if (c.last && p.ht && subs == 0) store_state<V>(p.ht, state, l.mine, carry);
+            for (int i = 0; i < V; i++) carry[i] = whole[i].apply(carry[i]);
+            if (c.last && p.ht && subs == 0) store_state<V>(p.ht, state, l.mine, start);
         }
         chain.followed++;
         if (threadIdx.x == blockDim.x - 1) place_chunk(ticket, free_place);
@@ -124,31 +121,22 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
         steps.a.stay_packed();
         gate.stay_packed();
         if (rows > 0) {
-            const Entry into = entry[warp * 32 + lane], first = entry[lane];
+            const Entry into = entry[warp * 32 + lane];
             float h[V];
 #pragma unroll
             for (int i = 0; i < V; i++) h[i] = into.v[i];
             const scan_i64 t = c.begin + warp * SUB, stride = c.sequence.step * channels;
             const scan_i64 element = c.sequence.row(t) * channels + mine;
+            const bool ends = c.last && warp == subs - 1;
             if (chunks && t % G::SAVE == 0) {
                 store_state<V>(p.saved, saved_element(p, c.sequence, t, G::SAVE) + mine, l.mine, h);
             }
-            if (full) {
-                // The last step of a sub-chunk holds the carry, so that backward finds the same state as in chunk
-                // states.
-                float after[V];
-#pragma unroll
-                for (int i = 0; i < V; i++) {
-                    after[i] = warp == subs - 1 ? fold(whole[i].p, first.v[i], whole[i].s) : sub.v[i].apply(h[i]);
-                }
-                steps.replay(h);
-                store_h<V, SUB>(p.saved, element, stride, steps.u, rows, l.mine);
-                store_state<V>(p.saved, element + (rows - 1) * stride, l.mine, after);
-            } else {
-                steps.replay(h);
-            }
+            // The last step of a sub-chunk is the carry, which whoever begins from it knows.
+            if (full && t > 0) store_state<V>(p.saved, element - stride, l.mine, h);
+            steps.replay(h);
+            if (full) store_h<V, SUB>(p.saved, element, stride, steps.u, ends ? rows : rows - 1, l.mine);
             // The plain loop's last state, one rounding closer than the carry.
-            if (c.last && p.ht && warp == subs - 1) store_state<V>(p.ht, state, l.mine, h);
+            if (p.ht && ends) store_state<V>(p.ht, state, l.mine, h);
             if (p.y) {
                 if (has_c) {
 #pragma unroll

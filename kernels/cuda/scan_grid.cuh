@@ -3,8 +3,11 @@
 // Along a sequence, SUB steps make a sub-chunk and CHUNK steps a chunk, counted from scan time 0. Outputs come from the
 // plain loop inside a sub-chunk. Across a sub-chunk the carry goes by its aggregate (P, S): the product of its gates and
 // its scan from 0. Across a chunk it goes by the chunk's aggregate, folded from those of its sub-chunks, applied to the
-// carry that entered the chunk. Aggregates of chunks are only ever applied, in order, to an exact carry, and never
+// carry that entered the chunk. Aggregates of chunks are only ever applied, in order, to the exact carry, and never
 // combined with each other; so it does not matter who applies them, how many at once, or when.
+//
+// Carries and products are float64, steps are float32: a state with a long memory passes thousands of chunks, and what
+// each of them rounds to float32 would add up. A sub-chunk begins from its carry rounded to float32.
 #pragma once
 
 #include "scan_tuning.h"
@@ -31,93 +34,91 @@ SCAN_TUNING(SCAN_ROW)
 // The _any entries take one channel a lane, so that they need no alignment past an element's and are small.
 template <typename T, typename Out>
 struct Tuning : TuningRow<SCAN_ARCH, T> {
-    static const bool FAST = SCAN_ARCH >= 80, EXACT = sizeof(T) == 4;
+    static const bool FAST = SCAN_ARCH >= 80;
 };
 template <typename T>
 struct Tuning<T, AnyType> : TuningRow<SCAN_ARCH, T> {
     static const int VM = 1, VC = 1, VCB = 1;
-    static const bool FAST = false, EXACT = sizeof(T) == 4;
+    static const bool FAST = false;
 };
 
 // The aggregate of some steps: a product of gates and a scan from 0. Products stay finite, so that a zero carry stays
 // out of an aggregate whatever was multiplied. Nothing is hidden by it: a gate that is NaN or infinite makes s NaN, as
 // it makes the plain loop's state NaN or infinite.
-SCAN_DEVICE float finite(float p) { return fminf(fmaxf(p, -3.402823466e38f), 3.402823466e38f); }
-
-// EXACT keeps what rounding takes from the product. Where gates are constant, that error is the same in every chunk and
-// adds up over a long memory. Not worth it where the results are rounded to 16 bits.
-template <bool EXACT>
 struct alignas(16) Aggregate {
+    double p, s;
+
+    static SCAN_DEVICE Aggregate none() { return {1.0, 0.0}; }
+    SCAN_DEVICE double apply(double carry) const { return fma(p, carry, s); }
+};
+
+// The aggregate of a chunk as its sub-chunks go by. Products are taken of 8 sub-chunks at a time, which cannot overflow,
+// so that nothing in the chain has to look; `close` after each 8 and at the end of the chunk.
+struct ChunkAggregate {
+    double p, group, s;
+
+    static SCAN_DEVICE ChunkAggregate none() { return {1.0, 1.0, 0.0}; }
+    SCAN_DEVICE void append(const Aggregate& next, bool exists) {
+        const double scanned = next.apply(s), product = group * next.p;
+        s = exists ? scanned : s;
+        group = exists ? product : group;
+    }
+    SCAN_DEVICE void close() {
+        const double product = p * group, most = 1.7976931348623157e308;
+        p = fabs(product) <= most ? product : copysign(most, product);
+        group = 1.0;
+    }
+    SCAN_DEVICE Aggregate whole() const { return {p, s}; }
+};
+
+// The aggregate of a sub-chunk as its steps go by, in float32, with what rounding takes from the product. Where gates
+// are constant, that error is the same in each sub-chunk and would add up like the carry's.
+struct StepAggregate {
     float p, s, lo;
 
-    static SCAN_DEVICE Aggregate none() { return {1.0f, 0.0f, 0.0f}; }
+    static SCAN_DEVICE StepAggregate none() { return {1.0f, 0.0f, 0.0f}; }
     SCAN_DEVICE void multiply(float a) {
         const float next = p * a;
         lo = fmaf(lo, a, fmaf(p, a, -next));
         p = next;
     }
-    SCAN_DEVICE void settle() {
-        p = finite(p);
-        lo = fabsf(lo) <= 1.0f ? lo : 0.0f;
+    SCAN_DEVICE Aggregate settled() const {
+        const float most = 3.402823466e38f, high = fminf(fmaxf(p, -most), most), low = fabsf(lo) <= 1.0f ? lo : 0.0f;
+        return {(double)high + (double)low, (double)s};
     }
-    SCAN_DEVICE float apply(float carry) const { return fmaf(p, carry, fmaf(lo, carry, s)); }
-    // Goes on with the steps of `next`, if there are any.
-    SCAN_DEVICE void append(const Aggregate& next, bool exists) {
-        const float scanned = next.apply(s), product = p * next.p;
-        const float rest = fmaf(p, next.lo, fmaf(lo, next.p, fmaf(p, next.p, -product)));
-        s = exists ? scanned : s;
-        p = exists ? product : p;
-        lo = exists ? rest : lo;
-        settle();
-    }
-    // A chunk's product, as it is published and applied.
-    SCAN_DEVICE float product() const { return finite(p + lo); }
 };
-template <>
-struct alignas(8) Aggregate<false> {
-    float p, s;
-
-    static SCAN_DEVICE Aggregate none() { return {1.0f, 0.0f}; }
-    SCAN_DEVICE void multiply(float a) { p *= a; }
-    SCAN_DEVICE void settle() { p = finite(p); }
-    SCAN_DEVICE float apply(float carry) const { return fmaf(p, carry, s); }
-    SCAN_DEVICE void append(const Aggregate& next, bool exists) {
-        const float scanned = next.apply(s), product = finite(p * next.p);
-        s = exists ? scanned : s;
-        p = exists ? product : p;
-    }
-    SCAN_DEVICE float product() const { return p; }
-};
-
-// Applies a chunk's aggregate to a carry.
-SCAN_DEVICE float fold(float p, float carry, float s) { return fmaf(p, carry, s); }
 
 // The carry of V channels on its way along the grid.
-template <int V, bool EXACT>
+template <int V>
 struct Carry {
-    float now[V];        // at the last sub-chunk boundary
-    float entry[V];      // at the last chunk boundary
-    Aggregate<EXACT> chunk[V];  // since then
+    double now[V];       // at the last sub-chunk boundary
+    double entry[V];     // at the last chunk boundary
+    ChunkAggregate chunk[V];  // since then
 
     SCAN_DEVICE void start(const float (&c)[V]) {
 #pragma unroll
         for (int i = 0; i < V; i++) {
-            now[i] = entry[i] = c[i];
-            chunk[i] = Aggregate<EXACT>::none();
+            now[i] = entry[i] = (double)c[i];
+            chunk[i] = ChunkAggregate::none();
         }
     }
-    // Past one more sub-chunk, which may be the last of its chunk.
-    SCAN_DEVICE void pass(Aggregate<EXACT> (&sub)[V], bool chunk_ends) {
+    // Past one more sub-chunk, which may be the last of its 8, and of its chunk.
+    SCAN_DEVICE void pass(const StepAggregate (&sub)[V], bool closes, bool chunk_ends) {
 #pragma unroll
         for (int i = 0; i < V; i++) {
-            sub[i].settle();
-            now[i] = sub[i].apply(now[i]);
-            chunk[i].append(sub[i], true);
+            const Aggregate last = sub[i].settled();
+            now[i] = last.apply(now[i]);
+            chunk[i].append(last, true);
+            if (closes || chunk_ends) chunk[i].close();
             if (chunk_ends) {
-                now[i] = entry[i] = fold(chunk[i].product(), entry[i], chunk[i].s);
-                chunk[i] = Aggregate<EXACT>::none();
+                now[i] = entry[i] = chunk[i].whole().apply(entry[i]);
+                chunk[i] = ChunkAggregate::none();
             }
         }
+    }
+    SCAN_DEVICE void take(float (&h)[V]) const {
+#pragma unroll
+        for (int i = 0; i < V; i++) h[i] = (float)now[i];
     }
 };
 

@@ -295,7 +295,7 @@ impl<'a> Planner<'a> {
     fn work_bytes(&self, columns: u64) -> Result<u64, PlanError> {
         let tickets = columns.checked_mul(4).and_then(|b| b.checked_next_multiple_of(256));
         let rows = columns.checked_mul(self.walk_chunks());
-        let pairs = rows.and_then(|r| r.checked_mul(self.row.lanes(self.direction, Walk::Chunked) * 8));
+        let pairs = rows.and_then(|r| r.checked_mul(self.row.lanes(self.direction, Walk::Chunked) * 16));
         tickets.zip(pairs).and_then(|(t, p)| t.checked_add(p)).ok_or(PlanError::Overflow)
     }
 

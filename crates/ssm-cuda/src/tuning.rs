@@ -104,9 +104,8 @@ impl Row {
             Walk::March => stages * self.stage * row + if backward { self.save * lanes * 4 } else { 0 },
             Walk::Chunked => {
                 let warps = chunk / self.sub;
-                let aggregate = if self.dtype.size() == 4 { 16 } else { 8 };
-                let exchange = if backward { 3 } else { 2 } * warps * lanes * aggregate;
-                stages * chunk * row + exchange + self.fold * lanes * 8 + warps * lanes * 4 + 512
+                let exchange = if backward { 3 } else { 2 } * warps * lanes * 16;
+                stages * chunk * row + exchange + self.fold * lanes * 16 + warps * lanes * 4 + 512
             }
         }
     }

@@ -121,14 +121,14 @@ class Problem:
             grid, threads = columns, 32
         else:
             params.stages = stages or row["CB" if back else "CF"]
-            shared = params.stages * chunk * line + (3 if back else 2) * (chunk // sub) * 32 * V * (16 if size == 4 else 8)
-            shared += row["FOLD"] * 32 * V * 8 + chunk // sub * 32 * V * 4 + 512
+            shared = params.stages * chunk * line + (3 if back else 2) * (chunk // sub) * 32 * V * 16
+            shared += row["FOLD"] * 32 * V * 16 + chunk // sub * 32 * V * 4 + 512
             grid, threads = columns * workers, 32 * chunk // sub
         if shared > 227 * 1024:
             return None
         memset = 0
         if workers > 1:
-            memset = -(-columns * 4 // 256) * 256 + columns * -(-L // chunk) * 32 * V * 8
+            memset = -(-columns * 4 // 256) * 256 + columns * -(-L // chunk) * 32 * V * 16
             if self.work is None or self.work.numel() < memset:
                 self.work = torch.empty(memset, dtype=torch.uint8, device="cuda")
             params.work = p(self.work)

@@ -230,11 +230,11 @@ class Runner:
             else:
                 params.stages = row["CB" if back else "CF"]
                 line = 32 * V * (4 * size + (dy_size if back else 0))
-                shared = params.stages * chunk * line + (3 if back else 2) * (chunk // sub) * 32 * V * (16 if size == 4 else 8)
-                shared += row["FOLD"] * 32 * V * 8 + chunk // sub * 32 * V * 4 + 512
+                shared = params.stages * chunk * line + (3 if back else 2) * (chunk // sub) * 32 * V * 16
+                shared += row["FOLD"] * 32 * V * 16 + chunk // sub * 32 * V * 4 + 512
                 grid, threads = columns * workers, 32 * chunk // sub
                 if workers > 1:
-                    bytes_ = -(-columns * 4 // 256) * 256 + columns * walk * 32 * V * 8
+                    bytes_ = -(-columns * 4 // 256) * 256 + columns * walk * 32 * V * 16
                     keep["work"] = be.upload(np.full(bytes_, 0xFF, np.uint8))
                     params.work = be.address(keep["work"])
             if grid and D and N:

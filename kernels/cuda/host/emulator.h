@@ -57,6 +57,16 @@ inline unsigned __float_as_uint(float v) {
     std::memcpy(&u, &v, 4);
     return u;
 }
+inline double __longlong_as_double(long long v) {
+    double d;
+    std::memcpy(&d, &v, 8);
+    return d;
+}
+inline long long __double_as_longlong(double v) {
+    long long i;
+    std::memcpy(&i, &v, 8);
+    return i;
+}
 inline float fmaf(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
 template <int BYTES>
