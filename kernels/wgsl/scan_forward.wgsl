@@ -1,0 +1,143 @@
+// h[t] = a[t]·h[t-1] + b[t]·x[t], y[t] = c[t]·h[t], in time order of the sequence.
+//
+// Time is cut into groups of p.group steps and groups into chunks of CHUNK steps. The carry out of a group is
+// P·carry + S (P the product of its gates, S its scan from 0), whichever way it is computed: `march` owns a lane from
+// the first step to the last and keeps S and P beside h; `reduce` leaves S and P of every group, scan_carry folds them
+// in order, `apply` replays every group from its exact entry. Same expressions in the same order, so the same bits.
+//
+// A chunk is loaded whole before its first step, which keeps 4·CHUNK loads in flight an invocation; memory bounds the
+// kernel. Traffic: march and apply read x, a, b, c once and write y once; reduce reads x, a, b once more.
+// Storage bindings: at most 7 (x, a, b, c, y, saved, and state or agg).
+
+struct Run {
+    h: V,
+    // The scan from 0 since the group began, and the product of its gates.
+    sum: V,
+    product: V,
+}
+
+fn advance(r: Run, a: V, u: V) -> Run {
+    return Run(fma(a, r.h, u), fma(a, r.sum, u), a * r.product);
+}
+
+fn replay(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
+    var r = entry;
+    var t = begin;
+    while (t < end) {
+        let i = it.base + t * p.step + d;
+        if (SAVE_CHUNKS && t % CHUNK == 0u) {
+            store_saved(it.saved + t / CHUNK * p.saved_pitch + d, r.h);
+        }
+        if (t % CHUNK == 0u && end - t >= CHUNK) {
+            //@each
+            let x$ = fetch_x(i + $u * p.step);
+            let a$ = fetch_a(i + $u * p.step);
+            let b$ = fetch_b(i + $u * p.step);
+            let c$ = fetch_c(i + $u * p.step);
+            //@end
+            //@each
+            r = advance(r, a_of(a$), b_of(b$) * x_of(x$));
+            store_y(i + $u * p.step, c_of(c$) * r.h);
+            if (SAVE_H) {
+                store_saved(i + $u * p.step, r.h);
+            }
+            //@end
+            t += CHUNK;
+        } else {
+            r = advance(r, a_of(fetch_a(i)), b_of(fetch_b(i)) * x_of(fetch_x(i)));
+            store_y(i, c_of(fetch_c(i)) * r.h);
+            if (SAVE_H) {
+                store_saved(i, r.h);
+            }
+            t += 1u;
+        }
+    }
+    return r;
+}
+
+// One invocation a lane of a sequence. A march too long for one dispatch pauses between chunks: h, S, P and the
+// group's carry wait in four planes of the state.
+@compute @workgroup_size(WORKGROUP)
+fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let at = place(workgroup, local);
+    if (at.item >= p.items) {
+        return;
+    }
+    let it = item(at.item);
+    let state = at.item * p.state_pitch + at.d;
+    var r = Run(V(0.0), V(0.0), V(1.0));
+    if ((p.flags & READ_STATE) != 0u) {
+        r.h = state_of(fetch_state(state));
+    }
+    var carry = r.h;
+    if (PAUSED && p.from_step > 0u) {
+        r.sum = state_of(fetch_state(state + p.state_plane));
+        r.product = state_of(fetch_state(state + 2u * p.state_plane));
+        carry = state_of(fetch_state(state + 3u * p.state_plane));
+    }
+    let last = min(it.len, p.to_step);
+    var t = p.from_step;
+    while (t < last) {
+        let boundary = (t / p.group + 1u) * p.group;
+        let end = min(boundary, last);
+        r = replay(it, at.d, t, end, r);
+        t = end;
+        if (FOLD && (end == boundary || end == it.len)) {
+            carry = fold(r.product, carry, r.sum);
+            r = Run(carry, V(0.0), V(1.0));
+        }
+    }
+    if ((p.flags & WRITE_STATE) != 0u) {
+        store_state(state, r.h);
+    }
+    if (PAUSED) {
+        store_state(state + p.state_plane, r.sum);
+        store_state(state + 2u * p.state_plane, r.product);
+        store_state(state + 3u * p.state_plane, carry);
+    }
+}
+
+// S and P of one group.
+@compute @workgroup_size(WORKGROUP)
+fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let at = place(workgroup, local);
+    if (at.item >= p.items) {
+        return;
+    }
+    let it = item(at.item);
+    var r = Run(V(0.0), V(0.0), V(1.0));
+    var t = it.group * p.group;
+    let end = min(it.len, t + p.group);
+    while (t < end) {
+        let i = it.base + t * p.step + at.d;
+        if (end - t >= CHUNK) {
+            //@each
+            let x$ = fetch_x(i + $u * p.step);
+            let a$ = fetch_a(i + $u * p.step);
+            let b$ = fetch_b(i + $u * p.step);
+            //@end
+            //@each
+            r = advance(r, a_of(a$), b_of(b$) * x_of(x$));
+            //@end
+            t += CHUNK;
+        } else {
+            r = advance(r, a_of(fetch_a(i)), b_of(fetch_b(i)) * x_of(fetch_x(i)));
+            t += 1u;
+        }
+    }
+    store_agg(2u * at.item * p.width + at.d, r.sum);
+    store_agg((2u * at.item + 1u) * p.width + at.d, r.product);
+}
+
+// One group, replayed from the entry that scan_carry left.
+@compute @workgroup_size(WORKGROUP)
+fn apply(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let at = place(workgroup, local);
+    if (at.item >= p.items) {
+        return;
+    }
+    let it = item(at.item);
+    let begin = it.group * p.group;
+    let entry = agg_of(fetch_agg(2u * at.item * p.width + at.d));
+    replay(it, at.d, begin, min(it.len, begin + p.group), Run(entry, V(0.0), V(1.0)));
+}
