@@ -41,12 +41,12 @@ pub struct Report {
 impl Report {
     /// Bytes that forward keeps for backward.
     pub fn saved_bytes(&self) -> u64 {
-        self.saved * self.dtype.accumulator().size()
+        self.saved.saturating_mul(self.dtype.accumulator().size())
     }
 
     /// Bytes moved in all.
     pub fn bytes_moved(&self) -> u64 {
-        self.bytes_read + self.bytes_written
+        self.bytes_read.saturating_add(self.bytes_written)
     }
 }
 

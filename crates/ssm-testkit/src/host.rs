@@ -1,5 +1,7 @@
 //! Tensors in host memory, tagged with their type at run time.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 use ssm_core::{DType, Element};
 
@@ -84,6 +86,55 @@ impl HostTensor {
         with_elements!(self, v => v.iter().flat_map(|e| e.to_ne_bytes()).collect())
     }
 
+    /// Whether type, length and every bit are equal: a NaN equals itself, 0 and -0 differ.
+    pub fn same_bits(&self, other: &Self) -> bool {
+        self.dtype() == other.dtype() && self.bytes() == other.bytes()
+    }
+
+    /// Some of the elements.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        match self {
+            Self::F32(v) => Self::F32(v[range].to_vec()),
+            Self::F16(v) => Self::F16(v[range].to_vec()),
+            Self::Bf16(v) => Self::Bf16(v[range].to_vec()),
+            Self::F64(v) => Self::F64(v[range].to_vec()),
+        }
+    }
+
+    /// The elements of some rows and channels of a tensor with `d` channels, in the order given.
+    #[must_use]
+    pub fn gather(&self, d: usize, rows: &[usize], channels: &[usize]) -> Self {
+        match self {
+            Self::F32(v) => Self::F32(gather(v, d, rows, channels)),
+            Self::F16(v) => Self::F16(gather(v, d, rows, channels)),
+            Self::Bf16(v) => Self::Bf16(gather(v, d, rows, channels)),
+            Self::F64(v) => Self::F64(gather(v, d, rows, channels)),
+        }
+    }
+
+    /// Between `guard` elements of one value on each side.
+    #[must_use]
+    pub fn padded(&self, guard: usize, value: f64) -> Self {
+        fn pad<E: Element>(v: &[E], guard: usize, value: f64) -> Vec<E> {
+            let guard = vec![E::from_f64(value); guard];
+            [&guard, v, &guard].concat()
+        }
+        match self {
+            Self::F32(v) => Self::F32(pad(v, guard, value)),
+            Self::F16(v) => Self::F16(pad(v, guard, value)),
+            Self::Bf16(v) => Self::Bf16(pad(v, guard, value)),
+            Self::F64(v) => Self::F64(pad(v, guard, value)),
+        }
+    }
+
+    /// With this many more elements, all 0.
+    #[must_use]
+    pub fn padded_after(&self, more: usize) -> Self {
+        let padded = self.padded(more, 0.0);
+        padded.slice(more..padded.len())
+    }
+
     /// As many elements as the bytes hold.
     pub fn from_bytes(dtype: DType, bytes: &[u8]) -> Self {
         match dtype {
@@ -93,6 +144,11 @@ impl HostTensor {
             DType::F64 => Self::F64(bytes.as_chunks().0.iter().map(|b| f64::from_ne_bytes(*b)).collect()),
         }
     }
+}
+
+/// The elements of some rows and channels of a tensor with `d` channels, in the order given.
+pub(crate) fn gather<E: Copy>(v: &[E], d: usize, rows: &[usize], channels: &[usize]) -> Vec<E> {
+    rows.iter().flat_map(|row| channels.iter().map(move |channel| v[row * d + channel])).collect()
 }
 
 #[cfg(test)]

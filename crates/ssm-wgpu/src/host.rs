@@ -308,6 +308,21 @@ impl WgpuBackend {
         self.read(&held.buffer, 0, held.elements).await
     }
 
+    /// As [`WgpuBackend::read`], and waits. Not there on wasm32.
+    ///
+    /// # Errors
+    ///
+    /// The device's.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read_blocking<E: Element>(
+        &self,
+        buffer: &Buffer,
+        offset: u64,
+        elements: u64,
+    ) -> Result<Vec<E>, WgpuError> {
+        crate::wait::block_on(self.read(buffer, offset, elements))
+    }
+
     /// Elements of a buffer with the usage `COPY_SRC`, from a byte offset that is a multiple of 4, after everything
     /// submitted so far.
     ///
