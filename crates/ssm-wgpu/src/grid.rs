@@ -229,24 +229,26 @@ impl Grid {
 
     /// Tiles of the problem, sequences outermost.
     pub(crate) fn tiles(&self, problem: &GatedScan, limits: &DeviceLimits) -> Vec<Tile> {
-        let tile = problem.tile();
-        let narrow = problem.dtype().size() == 2 || problem.out_dtype().size() == 2;
-        // Whole words of 16-bit channels, and no wider than a binding (by states, the widest element).
-        let unit = if narrow { 2 } else { 1 };
-        let most = (limits.binding / DType::F32.size() / 4 / unit).max(1) * unit;
-        let width = tile.channels.map_or(self.channels, |c| (c as u64).next_multiple_of(unit));
-        let width = width.min(most).min(self.channels);
-        let batch = tile.batch.unwrap_or(self.sequences).max(1);
+        let batch = problem.tile().batch.unwrap_or(self.sequences).max(1);
+        let columns = self.columns(problem, limits);
         let mut tiles = Vec::new();
         for start in (0..self.sequences).step_by(batch) {
-            let mut d0 = 0;
-            while d0 < self.channels {
-                let width = width.min(self.channels - d0);
-                tiles.push(Tile { seqs: start..self.sequences.min(start.saturating_add(batch)), d0, width });
-                d0 += width;
-            }
+            let seqs = start..self.sequences.min(start.saturating_add(batch));
+            tiles.extend(columns.iter().map(|&(d0, width)| Tile { seqs: seqs.clone(), d0, width }));
         }
         tiles
+    }
+
+    /// Ranges of channels, each the first and how many: whole words of 16-bit elements, and no wider than a binding
+    /// holds of a paused march's four planes of state.
+    pub(crate) fn columns(&self, problem: &GatedScan, limits: &DeviceLimits) -> Vec<(u64, u64)> {
+        let narrow = problem.dtype().size() == 2 || problem.out_dtype().size() == 2;
+        let unit = if narrow { 2 } else { 1 };
+        let most = (limits.binding / (4 * DType::F32.size()) / unit).max(1) * unit;
+        let asked = problem.tile().channels.map_or(self.channels, |c| (c as u64).next_multiple_of(unit));
+        let width = asked.min(most).clamp(1, self.channels.max(1));
+        let starts = (0..self.channels.div_ceil(width)).map(|i| i * width);
+        starts.map(|d0| (d0, width.min(self.channels - d0))).collect()
     }
 
     /// The most items that a dispatch can look up: the table's, for packed sequences.

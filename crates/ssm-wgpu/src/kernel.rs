@@ -126,7 +126,7 @@ fn saved_elements(problem: &GatedScan, grid: Option<&Grid>) -> u64 {
 
 /// A problem without a channel has no grid, and nothing to do.
 fn grid_of(problem: &GatedScan, limits: &DeviceLimits) -> Option<Grid> {
-    (problem.channels() > 0 && problem.sequences() > 0).then(|| Grid::new(problem, limits))
+    (problem.channels() > 0).then(|| Grid::new(problem, limits))
 }
 
 fn mut_ref<'a>(view: &Option<WgpuMut<'a>>) -> Option<WgpuRef<'a>> {

@@ -254,13 +254,12 @@ impl<'p> Builder<'p> {
             Operand::Saved => Slot::Saved,
             _ => Slot::Dx,
         };
-        for tile in grid.tiles(self.problem, self.limits).iter().filter(|t| t.seqs.start == 0) {
-            let most = rows_that_fit(self.limits.binding, 4, tile.width, d).max(1);
+        for (d0, width) in grid.columns(self.problem, self.limits) {
+            let most = rows_that_fit(self.limits.binding, 4, width, d).max(1);
             let mut row = grid.first_row(grid.sequences);
             while row < grid.rows {
                 let count = most.min(grid.rows - row);
-                let window =
-                    Window { slot, operand, start: row * d + tile.d0, len: (count - 1) * d + tile.width };
+                let window = Window { slot, operand, start: row * d + d0, len: (count - 1) * d + width };
                 let key = Key {
                     body: Body::Fill,
                     slots: Slots::of(&[(slot, true)]),
@@ -273,11 +272,11 @@ impl<'p> Builder<'p> {
                     key,
                     windows: vec![window],
                     params,
-                    channels: tile.width,
+                    channels: width,
                     aligned_rows: d % 2 == 0,
                     table: None,
                 };
-                self.push(dispatch, |_| (0, count * tile.width));
+                self.push(dispatch, |_| (0, count * width));
                 row += count;
             }
         }

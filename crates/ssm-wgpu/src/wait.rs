@@ -10,6 +10,10 @@ use wgpu::{Buffer, Device, MapMode};
 use crate::WgpuError;
 use crate::device::lock;
 
+/// Milliseconds to wait for an answer after the device has fallen idle.
+#[cfg(not(target_arch = "wasm32"))]
+const PATIENCE: u32 = 10_000;
+
 /// Runs a future to its end on this thread, parked in between.
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -58,12 +62,19 @@ impl Mapped {
         {
             let (device, answer) = (device.clone(), Arc::clone(&mapping));
             std::thread::spawn(move || {
-                let polled = device.poll(wgpu::PollType::wait_indefinitely());
-                // A device that went away may never call back.
-                let reason = match polled {
-                    Ok(_) => "the device never answered".to_string(),
-                    Err(error) => error.to_string(),
-                };
+                // Another thread's poll may have taken the answer and not handed it over yet: ask again.
+                let mut failure = None;
+                for _ in 0..PATIENCE {
+                    if let Err(error) = device.poll(wgpu::PollType::wait_indefinitely()) {
+                        failure = Some(error.to_string());
+                        break;
+                    }
+                    if lock(&answer).result.is_some() {
+                        return;
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                let reason = failure.unwrap_or_else(|| "the device is idle and never answered".into());
                 let mut mapping = lock(&answer);
                 mapping.result.get_or_insert(Err(WgpuError::ReadBack { reason }));
                 if let Some(waker) = mapping.waker.take() {
