@@ -37,6 +37,7 @@ struct Params {
     unused: u32,
 }
 
+const GREATEST: f32 = 0x1.fffffep+127f;
 const READ_STATE: u32 = 1u;
 const WRITE_STATE: u32 = 2u;
 const BACKWARD: u32 = 4u;
@@ -62,7 +63,35 @@ fn place(workgroup: vec3<u32>, local: u32) -> Place {
     return Place(item, (id - item * p.lanes) * LANE);
 }
 
-// The carry into a group's successor. A carry of exactly 0 stays out of the product, which may have overflowed.
-fn fold(product: V, carry: V, sum: V) -> V {
-    return select(fma(product, carry, sum), sum, carry == V(0.0));
+// The product of a group's gates, unrounded as far as high + low goes. With gates near 1 its roundings, one a step, are
+// what a long memory would lose most by.
+struct Product {
+    high: V,
+    low: V,
+}
+
+const ONE: Product = Product(V(1.0), V(0.0));
+
+// The upper 12 bits of each significand: products of these, and of what they leave, are exact.
+fn upper(v: V) -> V {
+    return bitcast<V>(bitcast<U>(v) & U(0xfffff000u));
+}
+
+// What rounding took from a·b is the sum of exact products, so it is right whether or not the driver fuses it.
+fn times(p: Product, a: V) -> Product {
+    let high = a * p.high;
+    let a1 = upper(a);
+    let a2 = a - a1;
+    let p1 = upper(p.high);
+    let p2 = p.high - p1;
+    let lost = fma(a2, p2, fma(a2, p1, fma(a1, p2, fma(a1, p1, -high))));
+    return Product(high, fma(a, p.low, lost));
+}
+
+// The carry out of a group. A carry of exactly 0 stays out of the product, which may have overflowed; an infinite one
+// keeps to the rounded product, whose sign it takes.
+fn fold(product: Product, carry: V, sum: V) -> V {
+    let finite = (abs(product.high) <= V(GREATEST)) & (abs(carry) <= V(GREATEST));
+    let low = select(V(0.0), product.low, finite);
+    return select(fma(product.high, carry, fma(low, carry, sum)), sum, carry == V(0.0));
 }

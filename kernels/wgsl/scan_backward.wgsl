@@ -13,11 +13,11 @@ struct Back {
     q: V,
     // The walk from 0 since the group began, and the product of its gates.
     sum: V,
-    product: V,
+    product: Product,
 }
 
 fn retreat(r: Back, a: V, g: V, local: V) -> Back {
-    return Back(a * g, a * local, a * r.product);
+    return Back(a * g, a * local, times(r.product, a));
 }
 
 // h before the first step of a chunk. With SAVE_H the item's saved index is that of its h0.
@@ -103,15 +103,16 @@ fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
     }
     let it = item(at.item);
     let state = at.item * p.state_pitch + at.d;
-    var r = Back(V(0.0), V(0.0), V(1.0));
+    var r = Back(V(0.0), V(0.0), ONE);
     if ((p.flags & READ_STATE) != 0u) {
         r.q = state_of(fetch_state(state));
     }
     var carry = r.q;
     if (PAUSED && p.to_step < it.len) {
         r.sum = state_of(fetch_state(state + p.state_plane));
-        r.product = state_of(fetch_state(state + 2u * p.state_plane));
-        carry = state_of(fetch_state(state + 3u * p.state_plane));
+        r.product.high = state_of(fetch_state(state + 2u * p.state_plane));
+        r.product.low = state_of(fetch_state(state + 3u * p.state_plane));
+        carry = state_of(fetch_state(state + 4u * p.state_plane));
     }
     var t = min(it.len, p.to_step);
     while (t > p.from_step) {
@@ -121,7 +122,7 @@ fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
         t = begin;
         if (FOLD && begin == boundary) {
             carry = fold(r.product, carry, r.sum);
-            r = Back(carry, V(0.0), V(1.0));
+            r = Back(carry, V(0.0), ONE);
         }
     }
     if ((p.flags & WRITE_STATE) != 0u) {
@@ -129,8 +130,9 @@ fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
     }
     if (PAUSED) {
         store_state(state + p.state_plane, r.sum);
-        store_state(state + 2u * p.state_plane, r.product);
-        store_state(state + 3u * p.state_plane, carry);
+        store_state(state + 2u * p.state_plane, r.product.high);
+        store_state(state + 3u * p.state_plane, r.product.low);
+        store_state(state + 4u * p.state_plane, carry);
     }
 }
 
@@ -142,7 +144,7 @@ fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
         return;
     }
     let it = item(at.item);
-    var r = Back(V(0.0), V(0.0), V(1.0));
+    var r = Back(V(0.0), V(0.0), ONE);
     let begin = it.group * p.group;
     var t = min(it.len, begin + p.group);
     while (t > begin) {
@@ -164,8 +166,10 @@ fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
             r = retreat(r, a_of(fetch_a(i)), V(0.0), fma(c_of(fetch_c(i)), dy_of(fetch_dy(i)), r.sum));
         }
     }
-    store_agg(2u * at.item * p.width + at.d, r.sum);
-    store_agg((2u * at.item + 1u) * p.width + at.d, r.product);
+    let i = 3u * at.item * p.width + at.d;
+    store_agg(i, r.sum);
+    store_agg(i + p.width, r.product.high);
+    store_agg(i + 2u * p.width, r.product.low);
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -176,7 +180,7 @@ fn apply(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
     }
     let it = item(at.item);
     let begin = it.group * p.group;
-    let entry = agg_of(fetch_agg(2u * at.item * p.width + at.d));
+    let entry = agg_of(fetch_agg(3u * at.item * p.width + at.d));
     let end = min(it.len, begin + p.group);
-    unwind(it, at.d, begin, end, Back(entry, V(0.0), V(1.0)));
+    unwind(it, at.d, begin, end, Back(entry, V(0.0), ONE));
 }

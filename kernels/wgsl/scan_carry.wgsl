@@ -1,6 +1,6 @@
 // Folds the groups of a sequence in order, from the exact carry: the entry of every group replaces its S, the carry out
-// of the last goes to the state. One invocation a lane. 2·CHUNK loads are in flight before the fold of a batch begins,
-// since the latency of the fold's operands, not the fold, bounds a long chain. Traffic: two reads and a write of one
+// of the last goes to the state. One invocation a lane. 3·CHUNK loads are in flight before the fold of a batch begins,
+// since the latency of the fold's operands, not the fold, bounds a long chain. Traffic: three reads and a write of one
 // state a group.
 
 @compute @workgroup_size(WORKGROUP)
@@ -16,7 +16,7 @@ fn carry_groups(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invo
     if ((p.flags & READ_STATE) != 0u) {
         carry = state_of(fetch_state(state));
     }
-    let pitch = 2u * p.width;
+    let pitch = 3u * p.width;
     var i = it.base + at.d;
     var stride = pitch;
     if ((p.flags & BACKWARD) != 0u) {
@@ -28,17 +28,18 @@ fn carry_groups(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invo
         //@each
         let s$ = fetch_agg(i + $u * stride);
         let m$ = fetch_agg(i + $u * stride + p.width);
+        let n$ = fetch_agg(i + $u * stride + 2u * p.width);
         //@end
         //@each
         store_agg(i + $u * stride, carry);
-        carry = fold(agg_of(m$), carry, agg_of(s$));
+        carry = fold(Product(agg_of(m$), agg_of(n$)), carry, agg_of(s$));
         //@end
         i += CHUNK * stride;
         left -= CHUNK;
     }
     while (left > 0u) {
         let sum = agg_of(fetch_agg(i));
-        let product = agg_of(fetch_agg(i + p.width));
+        let product = Product(agg_of(fetch_agg(i + p.width)), agg_of(fetch_agg(i + 2u * p.width)));
         store_agg(i, carry);
         carry = fold(product, carry, sum);
         i += stride;

@@ -13,11 +13,11 @@ struct Run {
     h: V,
     // The scan from 0 since the group began, and the product of its gates.
     sum: V,
-    product: V,
+    product: Product,
 }
 
 fn advance(r: Run, a: V, u: V) -> Run {
-    return Run(fma(a, r.h, u), fma(a, r.sum, u), a * r.product);
+    return Run(fma(a, r.h, u), fma(a, r.sum, u), times(r.product, a));
 }
 
 fn replay(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
@@ -56,7 +56,7 @@ fn replay(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
 }
 
 // One invocation a lane of a sequence. A march too long for one dispatch pauses between chunks: h, S, P and the
-// group's carry wait in four planes of the state.
+// group's carry wait in five planes of the state.
 @compute @workgroup_size(WORKGROUP)
 fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let at = place(workgroup, local);
@@ -65,15 +65,16 @@ fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
     }
     let it = item(at.item);
     let state = at.item * p.state_pitch + at.d;
-    var r = Run(V(0.0), V(0.0), V(1.0));
+    var r = Run(V(0.0), V(0.0), ONE);
     if ((p.flags & READ_STATE) != 0u) {
         r.h = state_of(fetch_state(state));
     }
     var carry = r.h;
     if (PAUSED && p.from_step > 0u) {
         r.sum = state_of(fetch_state(state + p.state_plane));
-        r.product = state_of(fetch_state(state + 2u * p.state_plane));
-        carry = state_of(fetch_state(state + 3u * p.state_plane));
+        r.product.high = state_of(fetch_state(state + 2u * p.state_plane));
+        r.product.low = state_of(fetch_state(state + 3u * p.state_plane));
+        carry = state_of(fetch_state(state + 4u * p.state_plane));
     }
     let last = min(it.len, p.to_step);
     var t = p.from_step;
@@ -84,7 +85,7 @@ fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
         t = end;
         if (FOLD && (end == boundary || end == it.len)) {
             carry = fold(r.product, carry, r.sum);
-            r = Run(carry, V(0.0), V(1.0));
+            r = Run(carry, V(0.0), ONE);
         }
     }
     if ((p.flags & WRITE_STATE) != 0u) {
@@ -92,8 +93,9 @@ fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
     }
     if (PAUSED) {
         store_state(state + p.state_plane, r.sum);
-        store_state(state + 2u * p.state_plane, r.product);
-        store_state(state + 3u * p.state_plane, carry);
+        store_state(state + 2u * p.state_plane, r.product.high);
+        store_state(state + 3u * p.state_plane, r.product.low);
+        store_state(state + 4u * p.state_plane, carry);
     }
 }
 
@@ -105,7 +107,7 @@ fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
         return;
     }
     let it = item(at.item);
-    var r = Run(V(0.0), V(0.0), V(1.0));
+    var r = Run(V(0.0), V(0.0), ONE);
     var t = it.group * p.group;
     let end = min(it.len, t + p.group);
     while (t < end) {
@@ -125,8 +127,10 @@ fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
             t += 1u;
         }
     }
-    store_agg(2u * at.item * p.width + at.d, r.sum);
-    store_agg((2u * at.item + 1u) * p.width + at.d, r.product);
+    let i = 3u * at.item * p.width + at.d;
+    store_agg(i, r.sum);
+    store_agg(i + p.width, r.product.high);
+    store_agg(i + 2u * p.width, r.product.low);
 }
 
 // One group, replayed from the entry that scan_carry left.
@@ -138,6 +142,6 @@ fn apply(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
     }
     let it = item(at.item);
     let begin = it.group * p.group;
-    let entry = agg_of(fetch_agg(2u * at.item * p.width + at.d));
-    replay(it, at.d, begin, min(it.len, begin + p.group), Run(entry, V(0.0), V(1.0)));
+    let entry = agg_of(fetch_agg(3u * at.item * p.width + at.d));
+    replay(it, at.d, begin, min(it.len, begin + p.group), Run(entry, V(0.0), ONE));
 }

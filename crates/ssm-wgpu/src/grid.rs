@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use ssm_core::{DType, GatedScan};
 
-use crate::shader::{CHUNK, TABLE};
+use crate::shader::{CHUNK, PLANES, TABLE};
 
 /// Steps a group. Longer for longer sequences, so that the serial fold over groups stays short beside the rest.
 pub(crate) const fn group_len(len: usize) -> u64 {
@@ -240,11 +240,11 @@ impl Grid {
     }
 
     /// Ranges of channels, each the first and how many: whole words of 16-bit elements, and no wider than a binding
-    /// holds of a paused march's four planes of state.
+    /// holds of a paused march's planes of state.
     pub(crate) fn columns(&self, problem: &GatedScan, limits: &DeviceLimits) -> Vec<(u64, u64)> {
         let narrow = problem.dtype().size() == 2 || problem.out_dtype().size() == 2;
         let unit = if narrow { 2 } else { 1 };
-        let most = (limits.binding / (4 * DType::F32.size()) / unit).max(1) * unit;
+        let most = (limits.binding / (PLANES * DType::F32.size()) / unit).max(1) * unit;
         let asked = problem.tile().channels.map_or(self.channels, |c| (c as u64).next_multiple_of(unit));
         let width = asked.min(most).clamp(1, self.channels.max(1));
         let starts = (0..self.channels.div_ceil(width)).map(|i| i * width);

@@ -4,7 +4,7 @@ use ssm_core::{Algorithm, Checkpoint, DType, GatedScan, Grads, Operand, ScanBack
 
 use crate::grid::{DeviceLimits, Grid, Slab, Tile};
 use crate::schedule::{BACKWARD, Builder, Call, READ_STATE, SavedRows, Schedule, StateRows, WRITE_STATE};
-use crate::shader::{Body, Save, Slot, Slots};
+use crate::shader::{AGGREGATE, Body, PLANES, Save, Slot, Slots};
 
 /// Where a carry starts and where it is left.
 #[derive(Clone, Copy, Debug)]
@@ -188,7 +188,7 @@ impl Builder<'_> {
         let start = ends.start.map(|operand| self.caller_state(operand, tile));
         let end = ends.end.map(|operand| self.caller_state(operand, tile));
         let state = match (paused, end, pieces) {
-            (true, _, _) => Some(self.work_state(tile, 4)),
+            (true, _, _) => Some(self.work_state(tile, PLANES)),
             (false, Some(end), _) => Some(end),
             (false, None, true) => Some(self.work_state(tile, 1)),
             (false, None, false) => start,
@@ -221,20 +221,20 @@ impl Builder<'_> {
 
     fn slabs_by_group(&self, tile: &Tile, saved: SavedRows) -> Vec<Slab> {
         let mut fit = self.fit(tile, saved);
-        fit.groups = (self.limits.binding / 8 / tile.width).min(self.grid.most_items());
+        fit.groups = (self.limits.binding / (AGGREGATE * 4) / tile.width).min(self.grid.most_items());
         self.grid.slabs(&tile.seqs, &fit, self.grid.group)
     }
 
     /// Room for the tile's aggregates, and one more to bind where a slab has none.
     fn borrow_aggregates(&mut self, tile: &Tile) -> u64 {
         let groups = self.grid.groups_before(tile.seqs.end) - self.grid.groups_before(tile.seqs.start);
-        self.borrow((groups + 1) * 2 * tile.width)
+        self.borrow((groups + 1) * AGGREGATE * tile.width)
     }
 
     fn fold_groups(&mut self, tile: &Tile, agg: u64, ends: Ends) {
         let mut fit = self.fit(tile, SavedRows::Work(0));
         (fit.rows, fit.chunks) = (u64::MAX, u64::MAX);
-        fit.groups = self.limits.binding / 8 / tile.width;
+        fit.groups = self.limits.binding / (AGGREGATE * 4) / tile.width;
         let slabs = self.grid.slabs(&tile.seqs, &fit, self.grid.group);
         self.through(tile, &slabs, ends, false, |builder, slab, state, flags, _| {
             builder.carry(agg, flags, state, tile, slab);

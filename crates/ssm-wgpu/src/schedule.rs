@@ -7,7 +7,7 @@ use std::ops::Range;
 use ssm_core::{DType, GatedScan, Operand};
 
 use crate::grid::{DeviceLimits, Fit, Grid, Slab, Tile, rows_that_fit};
-use crate::shader::{Body, CARRY_BATCH, Key, Save, Slot, Slots};
+use crate::shader::{AGGREGATE, Body, CARRY_BATCH, Key, PLANES, Save, Slot, Slots};
 
 pub(crate) const READ_STATE: u32 = 1;
 pub(crate) const WRITE_STATE: u32 = 2;
@@ -186,7 +186,9 @@ impl<'p> Builder<'p> {
         let pitch = if saved == SavedRows::Caller { d } else { w };
         Fit {
             rows: rows_that_fit(bytes, Grid::widest(self.problem), w, d),
-            sequences: rows_that_fit(bytes, 4, w, d).min(bytes / 16 / w).min(self.grid.most_items()),
+            sequences: rows_that_fit(bytes, 4, w, d)
+                .min(bytes / (PLANES * 4) / w)
+                .min(self.grid.most_items()),
             chunks: rows_that_fit(bytes, 4, w, pitch),
             groups: u64::MAX,
         }
@@ -327,7 +329,7 @@ impl<'p> Builder<'p> {
                     }
                     None => continue,
                 },
-                Slot::Agg => (Operand::Workspace, (call.agg + agg_at * 2 * w, items * 2 * w)),
+                Slot::Agg => (Operand::Workspace, (call.agg + agg_at * AGGREGATE * w, items * AGGREGATE * w)),
                 _ => (full_operand(slot), full),
             };
             windows.push(Window { slot, operand, start, len });
@@ -391,7 +393,7 @@ impl<'p> Builder<'p> {
                 _ => walked,
             };
             match slot {
-                Slot::Agg if key.writes(slot) => (0, 2 * elements),
+                Slot::Agg if key.writes(slot) => (0, AGGREGATE * elements),
                 Slot::State => {
                     (elements * u64::from(call.flags & READ_STATE), elements * u64::from(call.flags >> 1 & 1))
                 }
@@ -407,10 +409,14 @@ impl<'p> Builder<'p> {
         let groups = g.slab_groups(slab);
         let (seqs, count) = (slab.seqs.len() as u64, groups.end - groups.start);
         let at = (slab.seqs.start - tile.seqs.start) as u64;
-        let start = agg + (groups.start - g.groups_before(tile.seqs.start)) * 2 * w;
+        let start = agg + (groups.start - g.groups_before(tile.seqs.start)) * AGGREGATE * w;
         // Sequences without a step still hand their state through; there is an aggregate's room for them to bind.
-        let mut windows =
-            vec![Window { slot: Slot::Agg, operand: Operand::Workspace, start, len: count.max(1) * 2 * w }];
+        let mut windows = vec![Window {
+            slot: Slot::Agg,
+            operand: Operand::Workspace,
+            start,
+            len: count.max(1) * AGGREGATE * w,
+        }];
         windows.extend(state.map(|s| Window {
             slot: Slot::State,
             operand: s.operand,
@@ -423,7 +429,7 @@ impl<'p> Builder<'p> {
                 let before = g.groups_before(s).saturating_sub(groups.start);
                 let own =
                     if slab.steps.is_some() { count } else { g.groups_before(s + 1) - g.groups_before(s) };
-                self.out.table.push([wrap(before * 2 * w), wrap(own), 0, 0]);
+                self.out.table.push([wrap(before * AGGREGATE * w), wrap(own), 0, 0]);
             }
             begin..self.out.table.len()
         });
@@ -437,7 +443,7 @@ impl<'p> Builder<'p> {
         let params = Params {
             items: wrap(seqs),
             flags,
-            row: wrap(count / seqs * 2 * w),
+            row: wrap(count / seqs * AGGREGATE * w),
             len: wrap(count / seqs),
             groups: 1,
             state_pitch: wrap(state.map_or(0, |s| s.pitch)),
@@ -447,7 +453,7 @@ impl<'p> Builder<'p> {
         self.push(
             Dispatch { key, windows, params, channels: w, aligned_rows: true, table },
             |slot| match slot {
-                Slot::Agg => (2 * count * w, count * w),
+                Slot::Agg => (AGGREGATE * count * w, count * w),
                 _ => (seqs * w * u64::from(flags & READ_STATE), seqs * w * u64::from(flags >> 1 & 1)),
             },
         );

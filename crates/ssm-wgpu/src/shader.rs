@@ -12,7 +12,11 @@ pub(crate) const WORKGROUP: u32 = 64;
 /// Steps a chunk: what an invocation keeps in registers, and the spacing of the saved states.
 pub(crate) const CHUNK: u32 = 16;
 /// Groups that the carry pass loads at once.
-pub(crate) const CARRY_BATCH: u32 = 32;
+pub(crate) const CARRY_BATCH: u32 = 16;
+/// Values an aggregate holds: S, and P in two parts.
+pub(crate) const AGGREGATE: u64 = 3;
+/// Planes of a paused march's state: h, S, P in two parts, the group's carry.
+pub(crate) const PLANES: u64 = 5;
 /// Table entries that fit the uniform binding that every WebGPU device has (64 KiB).
 pub(crate) const TABLE: u32 = 4096;
 
@@ -253,11 +257,11 @@ pub(crate) struct PipelineKey {
 /// The whole module.
 pub(crate) fn source(key: &PipelineKey) -> String {
     let (k, lane) = (&key.key, key.form.lane());
-    let v = if lane == 2 { "vec2<f32>" } else { "f32" };
+    let (v, u) = if lane == 2 { ("vec2<f32>", "vec2<u32>") } else { ("f32", "u32") };
     let mut out = format!(
         "const WORKGROUP: u32 = {WORKGROUP}u;\nconst TABLE: u32 = {TABLE}u;\nconst CHUNK: u32 = {}u;\n\
          const LANE: u32 = {lane}u;\nconst FOLD: bool = {};\nconst PAUSED: bool = {};\n\
-         const SAVE_CHUNKS: bool = {};\nconst SAVE_H: bool = {};\nalias V = {v};\n",
+         const SAVE_CHUNKS: bool = {};\nconst SAVE_H: bool = {};\nalias V = {v};\nalias U = {u};\n",
         k.chunk,
         k.fold,
         k.paused,
