@@ -12,12 +12,12 @@
 struct Back {
     q: V,
     // The walk from 0 since the group began, and the product of its gates.
-    sum: V,
-    product: Product,
+    sum: Pair,
+    product: Pair,
 }
 
-fn retreat(r: Back, a: V, g: V, local: V) -> Back {
-    return Back(a * g, a * local, times(r.product, a));
+fn retreat(r: Back, a: V, g: V, c: V, dy: V) -> Back {
+    return Back(a * g, walked(r.sum, a, c, dy), times(r.product, a));
 }
 
 // h before the first step of a chunk. With SAVE_H the item's saved index is that of its h0.
@@ -63,7 +63,7 @@ fn unwind(it: Item, d: u32, begin: u32, end: u32, entry: Back) -> Back {
             store_db(i + $u * p.step, x_of(x$) * g$);
             store_dc(i + $u * p.step, dy_of(dy$) * h$);
             store_da(i + $u * p.step, prev$ * g$);
-            r = retreat(r, a_of(a$), g$, fma(c_of(c$), dy_of(dy$), r.sum));
+            r = retreat(r, a_of(a$), g$, c_of(c$), dy_of(dy$));
             //@end
         } else {
             // The tail of a sequence, step by step.
@@ -87,7 +87,7 @@ fn unwind(it: Item, d: u32, begin: u32, end: u32, entry: Back) -> Back {
                 store_db(j, x_of(fetch_x(j)) * g);
                 store_dc(j, dy * hs[k]);
                 store_da(j, hs[k - 1u] * g);
-                r = retreat(r, a, g, fma(c, dy, r.sum));
+                r = retreat(r, a, g, c, dy);
             }
         }
         t = first;
@@ -103,13 +103,14 @@ fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
     }
     let it = item(at.item);
     let state = at.item * p.state_pitch + at.d;
-    var r = Back(V(0.0), V(0.0), ONE);
+    var r = Back(V(0.0), ZERO, ONE);
     if ((p.flags & READ_STATE) != 0u) {
         r.q = state_of(fetch_state(state));
     }
     var carry = r.q;
     if (PAUSED && p.to_step < it.len) {
-        r.sum = state_of(fetch_state(state + p.state_plane));
+        r.sum.high = state_of(fetch_state(state + p.state_plane));
+        r.sum.low = state_of(fetch_state(state + 5u * p.state_plane));
         r.product.high = state_of(fetch_state(state + 2u * p.state_plane));
         r.product.low = state_of(fetch_state(state + 3u * p.state_plane));
         carry = state_of(fetch_state(state + 4u * p.state_plane));
@@ -121,15 +122,16 @@ fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
         r = unwind(it, at.d, begin, t, r);
         t = begin;
         if (FOLD && begin == boundary) {
-            carry = fold(r.product, carry, r.sum);
-            r = Back(carry, V(0.0), ONE);
+            carry = fold(r.product, carry, rounded(r.sum));
+            r = Back(carry, ZERO, ONE);
         }
     }
     if ((p.flags & WRITE_STATE) != 0u) {
         store_state(state, r.q);
     }
     if (PAUSED) {
-        store_state(state + p.state_plane, r.sum);
+        store_state(state + p.state_plane, r.sum.high);
+        store_state(state + 5u * p.state_plane, r.sum.low);
         store_state(state + 2u * p.state_plane, r.product.high);
         store_state(state + 3u * p.state_plane, r.product.low);
         store_state(state + 4u * p.state_plane, carry);
@@ -144,7 +146,7 @@ fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
         return;
     }
     let it = item(at.item);
-    var r = Back(V(0.0), V(0.0), ONE);
+    var r = Back(V(0.0), ZERO, ONE);
     let begin = it.group * p.group;
     var t = min(it.len, begin + p.group);
     while (t > begin) {
@@ -157,17 +159,17 @@ fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
             let dy$ = fetch_dy(i + $u * p.step);
             //@end
             //@each_back
-            r = retreat(r, a_of(a$), V(0.0), fma(c_of(c$), dy_of(dy$), r.sum));
+            r = retreat(r, a_of(a$), V(0.0), c_of(c$), dy_of(dy$));
             //@end
             t = first;
         } else {
             t -= 1u;
             let i = it.base + t * p.step + at.d;
-            r = retreat(r, a_of(fetch_a(i)), V(0.0), fma(c_of(fetch_c(i)), dy_of(fetch_dy(i)), r.sum));
+            r = retreat(r, a_of(fetch_a(i)), V(0.0), c_of(fetch_c(i)), dy_of(fetch_dy(i)));
         }
     }
     let i = 3u * at.item * p.width + at.d;
-    store_agg(i, r.sum);
+    store_agg(i, rounded(r.sum));
     store_agg(i + p.width, r.product.high);
     store_agg(i + 2u * p.width, r.product.low);
 }
@@ -182,5 +184,5 @@ fn apply(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
     let begin = it.group * p.group;
     let entry = agg_of(fetch_agg(3u * at.item * p.width + at.d));
     let end = min(it.len, begin + p.group);
-    unwind(it, at.d, begin, end, Back(entry, V(0.0), ONE));
+    unwind(it, at.d, begin, end, Back(entry, ZERO, ONE));
 }

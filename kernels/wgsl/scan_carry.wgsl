@@ -32,14 +32,14 @@ fn carry_groups(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invo
         //@end
         //@each
         store_agg(i + $u * stride, carry);
-        carry = fold(Product(agg_of(m$), agg_of(n$)), carry, agg_of(s$));
+        carry = fold(Pair(agg_of(m$), agg_of(n$)), carry, agg_of(s$));
         //@end
         i += CHUNK * stride;
         left -= CHUNK;
     }
     while (left > 0u) {
         let sum = agg_of(fetch_agg(i));
-        let product = Product(agg_of(fetch_agg(i + p.width)), agg_of(fetch_agg(i + 2u * p.width)));
+        let product = Pair(agg_of(fetch_agg(i + p.width)), agg_of(fetch_agg(i + 2u * p.width)));
         store_agg(i, carry);
         carry = fold(product, carry, sum);
         i += stride;

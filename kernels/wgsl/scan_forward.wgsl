@@ -12,12 +12,12 @@
 struct Run {
     h: V,
     // The scan from 0 since the group began, and the product of its gates.
-    sum: V,
-    product: Product,
+    sum: Pair,
+    product: Pair,
 }
 
 fn advance(r: Run, a: V, u: V) -> Run {
-    return Run(fma(a, r.h, u), fma(a, r.sum, u), times(r.product, a));
+    return Run(fma(a, r.h, u), scanned(r.sum, a, u), times(r.product, a));
 }
 
 fn replay(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
@@ -56,7 +56,7 @@ fn replay(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
 }
 
 // One invocation a lane of a sequence. A march too long for one dispatch pauses between chunks: h, S, P and the
-// group's carry wait in five planes of the state.
+// group's carry wait in six planes of the state.
 @compute @workgroup_size(WORKGROUP)
 fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let at = place(workgroup, local);
@@ -65,13 +65,14 @@ fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
     }
     let it = item(at.item);
     let state = at.item * p.state_pitch + at.d;
-    var r = Run(V(0.0), V(0.0), ONE);
+    var r = Run(V(0.0), ZERO, ONE);
     if ((p.flags & READ_STATE) != 0u) {
         r.h = state_of(fetch_state(state));
     }
     var carry = r.h;
     if (PAUSED && p.from_step > 0u) {
-        r.sum = state_of(fetch_state(state + p.state_plane));
+        r.sum.high = state_of(fetch_state(state + p.state_plane));
+        r.sum.low = state_of(fetch_state(state + 5u * p.state_plane));
         r.product.high = state_of(fetch_state(state + 2u * p.state_plane));
         r.product.low = state_of(fetch_state(state + 3u * p.state_plane));
         carry = state_of(fetch_state(state + 4u * p.state_plane));
@@ -84,15 +85,16 @@ fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
         r = replay(it, at.d, t, end, r);
         t = end;
         if (FOLD && (end == boundary || end == it.len)) {
-            carry = fold(r.product, carry, r.sum);
-            r = Run(carry, V(0.0), ONE);
+            carry = fold(r.product, carry, rounded(r.sum));
+            r = Run(carry, ZERO, ONE);
         }
     }
     if ((p.flags & WRITE_STATE) != 0u) {
         store_state(state, r.h);
     }
     if (PAUSED) {
-        store_state(state + p.state_plane, r.sum);
+        store_state(state + p.state_plane, r.sum.high);
+        store_state(state + 5u * p.state_plane, r.sum.low);
         store_state(state + 2u * p.state_plane, r.product.high);
         store_state(state + 3u * p.state_plane, r.product.low);
         store_state(state + 4u * p.state_plane, carry);
@@ -107,7 +109,7 @@ fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
         return;
     }
     let it = item(at.item);
-    var r = Run(V(0.0), V(0.0), ONE);
+    var r = Run(V(0.0), ZERO, ONE);
     var t = it.group * p.group;
     let end = min(it.len, t + p.group);
     while (t < end) {
@@ -128,7 +130,7 @@ fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
         }
     }
     let i = 3u * at.item * p.width + at.d;
-    store_agg(i, r.sum);
+    store_agg(i, rounded(r.sum));
     store_agg(i + p.width, r.product.high);
     store_agg(i + 2u * p.width, r.product.low);
 }
@@ -143,5 +145,5 @@ fn apply(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
     let it = item(at.item);
     let begin = it.group * p.group;
     let entry = agg_of(fetch_agg(3u * at.item * p.width + at.d));
-    replay(it, at.d, begin, min(it.len, begin + p.group), Run(entry, V(0.0), ONE));
+    replay(it, at.d, begin, min(it.len, begin + p.group), Run(entry, ZERO, ONE));
 }

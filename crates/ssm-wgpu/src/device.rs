@@ -172,6 +172,11 @@ impl WgpuBackend {
         }
     }
 
+    /// Whether the adapter is a program on the processor.
+    pub(crate) fn is_software(&self) -> bool {
+        self.shared.device.adapter_info().device_type == wgpu::DeviceType::Cpu
+    }
+
     pub(crate) fn limits(&self) -> DeviceLimits {
         let limits = self.shared.device.limits();
         // A binding begins at an aligned offset below its window and ends on a whole word above it. Elements inside

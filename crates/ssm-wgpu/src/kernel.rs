@@ -6,7 +6,7 @@ use ssm_core::{
     Algorithm, Backend, Bound, BoundParts, Checkpoint, DType, GatedScan, Kernel, Op, Operand, Plan,
     PlanError, PlanOptions, Report, ScanBackward, ScanForward, ScanStep,
 };
-use wgpu::{CommandEncoder, DeviceType, Features};
+use wgpu::{CommandEncoder, Features};
 
 use crate::grid::{DeviceLimits, Grid, group_len, rows_that_fit};
 use crate::schedule::Schedule;
@@ -74,8 +74,7 @@ impl WgpuBackend {
         }
         let lanes = problem.state_elements() * problem.dtype().size() / 4;
         // A processor has few lanes to fill, and pays for every byte read again.
-        let enough =
-            if self.device().adapter_info().device_type == DeviceType::Cpu { 64 } else { MARCH_LANES };
+        let enough = if self.is_software() { 64 } else { MARCH_LANES };
         let longest = match problem.cu_seqlens() {
             Some(cu) => cu.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0),
             None => problem.len(),
@@ -148,10 +147,10 @@ impl Kernel<ScanForward> for WgpuBackend {
         Ok(Plan::new(op.clone(), report, ScanDetail { schedule: Arc::new(schedule) }))
     }
 
-    fn launch<'q>(
+    fn launch(
         &self,
         call: Bound<'_, '_, ScanForward, Self>,
-        queue: &'q mut CommandEncoder,
+        queue: &mut CommandEncoder,
     ) -> Result<(), WgpuError> {
         let BoundParts { plan, args, workspace } = call.into_parts();
         let operands = |operand| match operand {
@@ -183,10 +182,10 @@ impl Kernel<ScanBackward> for WgpuBackend {
         Ok(Plan::new(op.clone(), report, ScanDetail { schedule: Arc::new(schedule) }))
     }
 
-    fn launch<'q>(
+    fn launch(
         &self,
         call: Bound<'_, '_, ScanBackward, Self>,
-        queue: &'q mut CommandEncoder,
+        queue: &mut CommandEncoder,
     ) -> Result<(), WgpuError> {
         let BoundParts { plan, args, workspace } = call.into_parts();
         let operands = |operand| match operand {
@@ -223,10 +222,10 @@ impl Kernel<ScanStep> for WgpuBackend {
         Ok(Plan::new(op.clone(), report, ScanDetail { schedule: Arc::new(schedule) }))
     }
 
-    fn launch<'q>(
+    fn launch(
         &self,
         call: Bound<'_, '_, ScanStep, Self>,
-        queue: &'q mut CommandEncoder,
+        queue: &mut CommandEncoder,
     ) -> Result<(), WgpuError> {
         let BoundParts { plan, args, workspace } = call.into_parts();
         let operands = |operand| match operand {

@@ -38,6 +38,7 @@ impl WgpuBackend {
             return Ok(());
         }
         let limits = self.shared.device.limits();
+        let fused = !self.is_software();
         let slot_bytes = u64::from(limits.min_uniform_buffer_offset_alignment).next_multiple_of(256);
         let table_at = schedule.dispatches.len() as u64 * slot_bytes;
         let mut uniforms = vec![0_u8; table_at as usize];
@@ -45,7 +46,7 @@ impl WgpuBackend {
         for (dispatch, slot) in schedule.dispatches.iter().zip(uniforms.chunks_exact_mut(slot_bytes as usize))
         {
             let placed = self.place(dispatch, operands)?;
-            let key = pipeline_key(dispatch, &placed);
+            let key = pipeline_key(dispatch, &placed, fused);
             let lanes = dispatch.channels / u64::from(key.form.lane());
             let workgroups = (u64::from(dispatch.params.items) * lanes).div_ceil(u64::from(WORKGROUP));
             let most = u64::from(limits.max_compute_workgroups_per_dimension).max(1);
@@ -140,7 +141,7 @@ impl WgpuBackend {
     }
 }
 
-fn pipeline_key(dispatch: &Dispatch, placed: &[Placed<'_>]) -> PipelineKey {
+fn pipeline_key(dispatch: &Dispatch, placed: &[Placed<'_>], fused: bool) -> PipelineKey {
     let mut halved = placed.iter().filter(|p| p.halved).peekable();
     let form = if halved.peek().is_none() {
         Form::Scalar
@@ -151,5 +152,5 @@ fn pipeline_key(dispatch: &Dispatch, placed: &[Placed<'_>]) -> PipelineKey {
     };
     let shared =
         placed.iter().any(|w| w.written && placed.iter().any(|r| !r.written && r.buffer == w.buffer));
-    PipelineKey { key: dispatch.key, form, shared }
+    PipelineKey { key: dispatch.key, form, shared, fused }
 }

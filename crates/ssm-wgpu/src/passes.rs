@@ -149,7 +149,8 @@ impl Outputs {
 
     /// Splits the gradients over as few kernels as the bindings allow, each as full as it can be.
     fn passes(grads: Grads, carry: bool, fits: impl Fn(Self) -> bool) -> Vec<Self> {
-        let one: [(bool, fn(&mut Self)); 5] = [
+        type Set = fn(&mut Outputs);
+        let one: [(bool, Set); 5] = [
             (carry, |o| o.carry = true),
             (grads.x, |o| o.dx = true),
             (grads.b, |o| o.db = true),

@@ -15,8 +15,8 @@ pub(crate) const CHUNK: u32 = 16;
 pub(crate) const CARRY_BATCH: u32 = 16;
 /// Values an aggregate holds: S, and P in two parts.
 pub(crate) const AGGREGATE: u64 = 3;
-/// Planes of a paused march's state: h, S, P in two parts, the group's carry.
-pub(crate) const PLANES: u64 = 5;
+/// Planes of a paused march's state: h, S and P in two parts each, the group's carry.
+pub(crate) const PLANES: u64 = 6;
 /// Table entries that fit the uniform binding that every WebGPU device has (64 KiB).
 pub(crate) const TABLE: u32 = 4096;
 
@@ -252,6 +252,8 @@ pub(crate) struct PipelineKey {
     pub(crate) form: Form,
     /// Every binding is read_write, because one buffer holds both inputs and outputs and its usage counts as a whole.
     pub(crate) shared: bool,
+    /// The adapter's fma rounds once.
+    pub(crate) fused: bool,
 }
 
 /// The whole module.
@@ -261,10 +263,12 @@ pub(crate) fn source(key: &PipelineKey) -> String {
     let mut out = format!(
         "const WORKGROUP: u32 = {WORKGROUP}u;\nconst TABLE: u32 = {TABLE}u;\nconst CHUNK: u32 = {}u;\n\
          const LANE: u32 = {lane}u;\nconst FOLD: bool = {};\nconst PAUSED: bool = {};\n\
+         const FUSED: bool = {};\n\
          const SAVE_CHUNKS: bool = {};\nconst SAVE_H: bool = {};\nalias V = {v};\nalias U = {u};\n",
         k.chunk,
         k.fold,
         k.paused,
+        key.fused,
         k.save == Save::Chunks,
         k.save == Save::H,
     );

@@ -101,7 +101,7 @@ fn every_kernel_is_valid_and_binds_what_the_plan_binds() {
         let mut validator = Validator::new(ValidationFlags::all(), needs);
         for form in forms(&key) {
             for shared in [false, true] {
-                let key = PipelineKey { key, form: *form, shared };
+                let key = PipelineKey { key, form: *form, shared, fused: !shared };
                 let text = source(&key);
                 let module = match naga::front::wgsl::parse_str(&text) {
                     Ok(module) => module,
@@ -155,7 +155,7 @@ fn unrolling_numbers_the_steps() {
     let problem = GatedScan::builder(1, 200, 4).build().unwrap();
     let grid = Grid::new(&problem, &LEAST);
     let schedule = passes::forward(&problem, &grid, &LEAST, Algorithm::March, false);
-    let key = PipelineKey { key: schedule.dispatches[0].key, form: Form::Scalar, shared: false };
+    let key = PipelineKey { key: schedule.dispatches[0].key, form: Form::Scalar, shared: false, fused: true };
     let text = source(&key);
     assert!(text.contains("let x15 = fetch_x(i + 15u * p.step);"));
     assert!(!text.contains('$') && !text.contains("//@"), "the text still holds marks");

@@ -74,7 +74,7 @@ impl View for WgpuRef<'_> {
                 return unusable(expected, format!("a buffer of {} bytes", self.buffer.size()));
             }
         }
-        if operand == Operand::Workspace && self.offset % 4 != 0 {
+        if operand == Operand::Workspace && !self.offset.is_multiple_of(4) {
             return Err(BindError::Misaligned { operand, expected: 4, address: self.offset });
         }
         Ok(())
