@@ -54,8 +54,9 @@ fn near(what: &str, got: &[f32], expected: &[f64]) -> Result<(), Failed> {
     if got.len() != expected.len() {
         return Err(format!("{what}: {} elements, expected {}", got.len(), expected.len()).into());
     }
-    match got.iter().zip(expected).position(|(g, e)| !((f64::from(*g) - e).abs() <= 1e-5 * e.abs().max(1.0)))
-    {
+    // A NaN is not near.
+    let close = |g: f32, e: f64| (f64::from(g) - e).abs() <= 1e-5 * e.abs().max(1.0);
+    match got.iter().zip(expected).position(|(g, e)| !close(*g, *e)) {
         Some(i) => Err(format!("{what} at {i}: {}, expected {}", got[i], expected[i]).into()),
         None => Ok(()),
     }
