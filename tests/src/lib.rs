@@ -1,5 +1,6 @@
 //! The table of backends under test: one file a backend, one line here.
 
+mod cpu;
 mod reference;
 mod wgpu;
 
@@ -15,7 +16,13 @@ pub trait Visitor {
 
 /// Visits every backend.
 pub fn each_backend(visitor: &mut impl Visitor) {
+    visitor.visit("cpu", cpu::open());
     visitor.visit("reference", reference::open());
     visitor.visit("wgpu", wgpu::open());
     visitor.visit("wgpu-least", wgpu::open_least());
 }
+
+/// The README's examples, run as they stand.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

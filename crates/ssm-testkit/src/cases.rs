@@ -29,6 +29,8 @@ pub struct Case {
     pub grads: [bool; 5],
     /// The only algorithm that is promised to hold here; every one when `None`.
     pub only: Option<Algorithm>,
+    /// Held only by algorithms that fold chunks: the plain loop's error grows with the memory of the gates.
+    pub folded: bool,
 }
 
 impl Case {
@@ -51,6 +53,7 @@ impl Case {
             values: Values::Usual,
             grads: [true; 5],
             only: None,
+            folded: false,
         }
     }
 
@@ -146,6 +149,16 @@ fn sizes() -> Vec<Case> {
     all.push(Case::new("long_thin_reverse", [1, 20_011, 3], "the same backwards, a prime"));
     if let Some(last) = all.last_mut() {
         last.reverse = true;
+    }
+    let memories = [
+        ("long_memory", Values::LongMemory, 20_011, false),
+        ("longest_memory", Values::LongestMemory, 20_011, true),
+        ("million_steps", Values::LongestMemory, 1 << 20, true),
+    ];
+    for (name, values, len, folded) in memories {
+        let why = "a state that lives for thousands of chunks: a carry or a product of gates that is rounded to \
+                   float32 at each of them adds up past the contract";
+        all.push(Case { folded, ..Case::new(name, [1, len, 3], why).states().values(values) });
     }
     all
 }

@@ -297,3 +297,15 @@ impl ScanVector {
         all.into_iter().filter_map(|o| self.outputs.get(o).filter(|v| !v.is_empty()).map(|v| (o, v)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_or_empty_folder_is_an_error() {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        assert!(matches!(load_from(&sources), Err(GoldenError::Empty { .. })));
+        assert!(matches!(load_from(&sources.join("nowhere")), Err(GoldenError::Io { .. })));
+    }
+}

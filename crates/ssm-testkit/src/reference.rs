@@ -92,6 +92,11 @@ impl HostRef<'_> {
 }
 
 impl HostMut<'_> {
+    /// One element, exact.
+    pub fn get(&self, i: usize) -> f64 {
+        on_slice!(self, HostMut, s => Element::to_f64(s[i]))
+    }
+
     /// One element, rounded once.
     pub fn set(&mut self, i: usize, value: f64) {
         on_slice!(self, HostMut, s => s[i] = Element::from_f64(value));
@@ -107,6 +112,10 @@ impl Backend for ReferenceBackend {
 }
 
 /// What every op's report says of the plain loop.
+///
+/// # Errors
+///
+/// [`PlanError::Overflow`] where chunks or saved elements leave 64 bits.
 pub fn report<O: Op>(
     op: &O,
     backend: &'static str,
@@ -114,8 +123,12 @@ pub fn report<O: Op>(
     saves: bool,
 ) -> Result<Report, PlanError> {
     let p = op.problem();
-    let lens = sequences(p).into_iter().map(|s| s.rows.len() as u64);
-    let (chunks, d) = (lens.map(|n| n.div_ceil(CHUNK as u64)).sum::<u64>(), p.channels() as u64);
+    let chunks_of = |len: usize| len.div_ceil(CHUNK) as u64;
+    let chunks = match p.cu_seqlens() {
+        Some(_) => sequences(p).into_iter().map(|s| chunks_of(s.rows.len())).sum(),
+        None => (p.batch() as u64).checked_mul(chunks_of(p.len())).ok_or(PlanError::Overflow)?,
+    };
+    let d = p.channels() as u64;
     let saved = match p.checkpoint() {
         Checkpoint::ChunkStates if saves => chunks.checked_mul(d).ok_or(PlanError::Overflow)?,
         Checkpoint::FullH if saves => p.elements(),
@@ -265,7 +278,7 @@ fn step<A: Real>(problem: &GatedScan, args: StepArgs<'_, ReferenceBackend>) {
     for sequence in sequences(problem) {
         for channel in 0..d {
             let at_state = sequence.index * d + channel;
-            let mut h: A = A::from_f64(on_slice!(&state, HostMut, s => Element::to_f64(s[at_state])));
+            let mut h: A = A::from_f64(state.get(at_state));
             for i in sequence.in_time(false).map(|row| row * d + channel) {
                 h = at::<A>(&a, i) * h + or_one::<A>(&b, i) * at::<A>(&x, i);
                 y.set(i, (or_one::<A>(&c, i) * h).to_f64());

@@ -14,6 +14,10 @@ pub enum Values {
     /// Gates in (0, 1], each channel with a memory of its own, from one step to thousands.
     #[default]
     Usual,
+    /// Gates within 3e-4 of 1: a memory of thousands of steps.
+    LongMemory,
+    /// Gates within 3e-6 of 1: a memory of hundreds of thousands.
+    LongestMemory,
     /// Half of the gates 0.
     ZeroGates,
     /// Every gate 0.
@@ -97,6 +101,8 @@ fn shape(values: Values, problem: &GatedScan, inputs: &mut Inputs, signed: bool,
     let len = problem.len();
     match values {
         Values::Usual | Values::Contaminated => {}
+        Values::LongMemory => inputs.a.iter_mut().for_each(|a| *a = 1.0 - 3e-4 * rng.random::<f64>()),
+        Values::LongestMemory => inputs.a.iter_mut().for_each(|a| *a = 1.0 - 3e-6 * rng.random::<f64>()),
         Values::ZeroGates => inputs.a.iter_mut().filter(|_| rng.random()).for_each(|a| *a = 0.0),
         Values::AllZeroGates => inputs.a.fill(0.0),
         Values::OneGates => inputs.a.fill(1.0),

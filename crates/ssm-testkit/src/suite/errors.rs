@@ -1,6 +1,6 @@
 //! Every mistake in the operands of a live backend is its own typed error, and touches nothing.
 //!
-//! Overlap and alignment cannot be got wrong through safe views of a host; [`crate::paper`] checks those.
+//! Overlap cannot be got wrong through safe views of a host, nor can alignment: views on paper check those.
 
 use ssm_core::{BindError, DType, GatedScan, Grads, Operand, PlanError};
 

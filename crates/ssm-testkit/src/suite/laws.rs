@@ -123,7 +123,7 @@ fn step_by_step(t: &mut Trial<'_>) -> Result<(), Failure> {
             at += k;
         }
         let last = HostTensor::from_f64(whole.accumulator(), &state.unwrap_or_default());
-        let allowed = allowance(t.dtype, last.dtype(), Algorithm::Sequential);
+        let allowed = allowance(last.dtype(), Algorithm::Sequential);
         compare_within(Operand::State, &last, &reference.final_state, [batch, 1, d], allowed)?;
     }
     Ok(())

@@ -54,6 +54,14 @@ pub enum Violation {
         /// Written.
         got: Vec<Operand>,
     },
+    /// A case does not come out as the oracle says.
+    #[error("{error}\nthe case is there for: {why}")]
+    Case {
+        /// Why the suite has it.
+        why: &'static str,
+        /// What is wrong.
+        error: Failure,
+    },
     /// A mistake was answered otherwise than by its error.
     #[error("{mistake}: expected {expected}, got {got}")]
     Answer {
@@ -155,13 +163,19 @@ impl List {
         let explicit = [Algorithm::Sequential, Algorithm::March, Algorithm::Chunked].map(Some);
         std::iter::once(None).chain(explicit.into_iter().filter(|a| !unsupported(a))).collect()
     }
+
+    /// Whether asking for the algorithm, or for none, comes to the plain loop.
+    fn is_plain(&self, problem: &GatedScan, algorithm: Option<Algorithm>) -> bool {
+        let planned = self.subject.plan(&AnyOp::Forward(problem.forward()), algorithm);
+        planned.is_ok_and(|report| report.algorithm == Algorithm::Sequential)
+    }
 }
 
 fn algorithm_name(algorithm: Option<Algorithm>) -> &'static str {
     algorithm.map_or("default", Algorithm::name)
 }
 
-/// One output against its reference.
+/// One output against its reference, within the contract.
 fn hold(
     problem: &GatedScan,
     report: &Report,
@@ -169,12 +183,16 @@ fn hold(
     tensor: &HostTensor,
     expected: &[f64],
 ) -> Result<(), Mismatch> {
-    let allowed = allowance(problem.dtype(), tensor.dtype(), report.algorithm);
+    let allowed = allowance(tensor.dtype(), report.algorithm);
     compare_within(operand, tensor, expected, shape_of(operand, problem), allowed).map(|_| ())
 }
 
-/// Every output against its reference.
-fn check_outputs(problem: &GatedScan, ran: &Ran, reference: &Outputs) -> Result<(), Failure> {
+/// Every output against its reference, within the contract.
+///
+/// # Errors
+///
+/// [`Mismatch`], naming the output and its worst element.
+pub fn check_outputs(problem: &GatedScan, ran: &Ran, reference: &Outputs) -> Result<(), Failure> {
     for (operand, tensor) in &ran.outputs {
         if let Some(expected) = reference.get(*operand) {
             hold(problem, &ran.report, *operand, tensor, expected)?;
@@ -215,4 +233,19 @@ fn check_bits(
         return Err(Violation::Bits { law, operand: *operand, index, expected, got }.into());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_device_is_ignored_and_a_required_one_fails() {
+        let missing = || Err::<Arc<ReferenceHarness>, _>("no device".to_owned());
+        let optional = trials("gone", missing(), false);
+        assert!(optional.len() > 1000 && optional.iter().all(Trial::has_ignored_flag));
+        let needed = trials("gone", missing(), true);
+        let live: Vec<&str> = needed.iter().filter(|t| !t.has_ignored_flag()).map(Trial::name).collect();
+        assert_eq!(live, ["gone::device"]);
+    }
 }

@@ -13,7 +13,9 @@ pub(super) fn list(list: &mut List) {
         for dtype in list.dtypes() {
             let Some(problem) = case.problem(dtype).filter(|_| fits(&case, dtype)) else { continue };
             for algorithm in list.algorithms(&problem) {
-                if case.only.is_some() && case.only != algorithm {
+                if case.only.is_some() && case.only != algorithm
+                    || case.folded && list.is_plain(&problem, algorithm)
+                {
                     continue;
                 }
                 let (case, problem) = (case.clone(), problem.clone());
@@ -27,7 +29,8 @@ pub(super) fn list(list: &mut List) {
                         subject.train(&problem, grads, algorithm, &inputs)?
                     };
                     check_asked(&case, &problem, &ran)?;
-                    check_outputs(&problem, &ran, &run(&problem, &inputs))?;
+                    check_outputs(&problem, &ran, &run(&problem, &inputs))
+                        .map_err(|error| Violation::Case { why: case.why, error })?;
                     Ok(check_slack(&problem, &ran)?)
                 });
             }

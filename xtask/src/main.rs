@@ -1,0 +1,42 @@
+//! The project's own tasks, one module a command.
+
+mod bench_all;
+mod ci;
+mod compare;
+mod numerics;
+mod table;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own tasks.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure every backend that is present beside its memory's bandwidth.
+    BenchAll(bench_all::Args),
+    /// Measure the error against float64 by length, type and output: docs/numerics.csv and docs/numerics.svg.
+    Numerics(numerics::Args),
+    /// Everything that a change must pass.
+    Ci(ci::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::BenchAll(args) => bench_all::run(&args),
+        Command::Numerics(args) => numerics::run(&args),
+        Command::Ci(args) => ci::run(&args),
+    }
+}
+
+/// The repository root.
+fn root() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
