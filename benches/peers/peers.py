@@ -127,6 +127,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="f32 only, and no Python loop over more than 20,000 steps")
     parser.add_argument("--only", default=",".join(PEERS))
     parser.add_argument("--dtype", default=None)
+    parser.add_argument("--filter", default="", help="cases whose op/direction/dtype/shape/variant contains this")
     args = parser.parse_args()
     out = args.out.absolute()
     enter_environment()
@@ -138,12 +139,16 @@ def main():
         for dtype in (d for d in dtypes if d in peer.DTYPES):
             check(peer, dtype)
             for shape in SHAPES:
+                case = "gated_scan/{}/" + f"{dtype}/{'x'.join(map(str, shape))}/plain"
+                directions = [d for d in ("forward", "train") if args.filter in case.format(d)]
+                if not directions:
+                    continue
                 # Left out by length, and said: a Python loop over 262,144 steps takes most of a minute a sample.
                 if peer.PYTHON_LOOP and shape[1] > (20_000 if args.quick else 300_000):
                     print(f"{peer.NAME} {dtype} {shape}: left out, too many steps in Python", file=sys.stderr)
                     continue
                 data = inputs(shape, time.time_ns() % 2**32)
-                for direction in ("forward", "train"):
+                for direction in directions:
                     run = peer.prepare(data, dtype, direction)
                     samples = measure(run, 1.0 if args.quick else 4.0)
                     rows.append(row(peer, dtype, direction, shape, samples))

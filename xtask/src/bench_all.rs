@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use ssm_benches::results::Results;
+use ssm_benches::results::{Results, Row};
 
 use crate::{compare, root, table};
 
@@ -53,12 +53,22 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     println!("{}", args.out.join("results.json").display());
     ensure!(!results.results.is_empty(), "nothing was measured");
-    if let Some(old) = baseline {
+    if let Some(mut old) = baseline {
+        // What this run was not asked for is not gone.
+        old.results.retain(|row| asked_for(args, row));
         let changes = compare::changes(&old, &results, args.threshold);
         println!("{changes}");
         ensure!(!changes.failed(), "slower than the baseline by more than {} %", args.threshold);
     }
     Ok(())
+}
+
+fn asked_for(args: &Args, row: &Row) -> bool {
+    let backend = match table::is_peer(row) {
+        true => args.peers,
+        false => args.backend.is_empty() || args.backend.contains(&row.backend),
+    };
+    backend && args.filter.as_ref().is_none_or(|text| row.key().contains(text.as_str()))
 }
 
 fn read(path: &Path) -> Result<Results> {
@@ -85,12 +95,15 @@ fn measure(args: &Args, out: &Path) -> Result<()> {
 }
 
 /// Runs the peers' script in its own environment and takes over its rows.
-fn peers(args: &Args) -> Result<Vec<ssm_benches::results::Row>> {
+fn peers(args: &Args) -> Result<Vec<Row>> {
     let (script, rows) = (root().join("benches/peers/peers.py"), root().join("target/peers/peers.json"));
     let mut command = Command::new(if cfg!(windows) { "python" } else { "python3" });
     command.arg(&script).arg("--out").arg(&rows);
     if args.quick {
         command.arg("--quick");
+    }
+    if let Some(filter) = &args.filter {
+        command.arg("--filter").arg(filter);
     }
     let status = command.status().with_context(|| script.display().to_string())?;
     ensure!(status.success(), "the peers ended with {status}");

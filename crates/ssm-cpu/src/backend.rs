@@ -42,7 +42,7 @@ impl CpuBackend {
         Self { pool: Some(pool), ..self }
     }
 
-    /// The instruction set in use: `avx2` (with FMA and F16C) or `portable`.
+    /// The instruction set in use: `avx512` (F, BW and VL), `avx2` (with FMA and F16C) or `portable`.
     pub fn isa(&self) -> &'static str {
         self.level.name()
     }

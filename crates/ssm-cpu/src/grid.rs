@@ -124,7 +124,9 @@ impl Grid {
         channels: usize,
         tile: usize,
     ) -> impl Iterator<Item = Region> + '_ {
-        blocks(0..self.sequences, sequences).flat_map(move |sequences| {
+        // Without channels there is nothing to cover, however many sequences there are to go through.
+        let all = if self.channels == 0 { 0 } else { self.sequences };
+        blocks(0..all, sequences).flat_map(move |sequences| {
             blocks(0..self.channels, channels).map(move |channels| Region {
                 tile: even_tile(channels.len(), tile),
                 sequences: sequences.clone(),
@@ -303,5 +305,11 @@ mod tests {
         assert!(seen.iter().all(|&n| n == 1));
         assert_eq!(grid.chunks(), 1 + 1 + 4);
         assert_eq!(grid.slack(), 280..300);
+    }
+
+    #[test]
+    fn nothing_is_covered_at_once() {
+        let problem = GatedScan::builder(1 << 40, 1, 0).build().unwrap();
+        assert_eq!(Grid::new(&problem).regions(1, 1, 64).count(), 0);
     }
 }
