@@ -34,8 +34,8 @@ pub(crate) trait Isa: Copy {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a prefetch never faults.
         unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(address.cast());
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T1>(address.cast());
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = address;
