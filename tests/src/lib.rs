@@ -1,6 +1,7 @@
 //! The table of backends under test: one file a backend, one line here.
 
 mod cpu;
+mod cuda;
 mod reference;
 mod wgpu;
 
@@ -17,6 +18,7 @@ pub trait Visitor {
 /// Visits every backend.
 pub fn each_backend(visitor: &mut impl Visitor) {
     visitor.visit("cpu", cpu::open());
+    visitor.visit("cuda", cuda::open());
     visitor.visit("reference", reference::open());
     visitor.visit("wgpu", wgpu::open());
     visitor.visit("wgpu-least", wgpu::open_least());

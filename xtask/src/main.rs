@@ -1,9 +1,13 @@
 //! The project's own tasks, one module a command.
 
 mod bench_all;
+mod bundle;
 mod ci;
 mod compare;
+mod cust;
+mod emulate;
 mod numerics;
+mod ptx;
 mod table;
 
 use std::path::PathBuf;
@@ -20,6 +24,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Build the tests and benchmarks for a machine without Rust, in target/bundle.
+    Bundle,
+    /// Run the tests of ssm-cuda's feature `cust`, against a stub libcuda.
+    Cust,
+    /// Run the CUDA tests on this host, through emulated kernels behind an emulated driver.
+    Emulate(emulate::Args),
+    /// Compile kernels/cuda to kernels/ptx.
+    Ptx(ptx::Args),
     /// Measure every backend that is present beside its memory's bandwidth.
     BenchAll(bench_all::Args),
     /// Measure the error against float64 by length, type and output: docs/numerics.csv and docs/numerics.svg.
@@ -30,6 +42,10 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Bundle => bundle::run(),
+        Command::Cust => cust::run(),
+        Command::Emulate(args) => emulate::run(&args),
+        Command::Ptx(args) => ptx::run(&args),
         Command::BenchAll(args) => bench_all::run(&args),
         Command::Numerics(args) => numerics::run(&args),
         Command::Ci(args) => ci::run(&args),

@@ -62,6 +62,11 @@ impl Grads {
         Self { x: true, a: true, b: problem.has_b(), c: problem.has_c(), h0: problem.has_initial_state() }
     }
 
+    /// How many (B, L, D) gradients are asked for.
+    pub fn tensors(self) -> u64 {
+        [self.x, self.a, self.b, self.c].map(u64::from).into_iter().sum()
+    }
+
     /// Whether backward needs h for what is asked: da = h[t-1]·g, dc = dy·h.
     pub const fn need_h(self) -> bool {
         self.a || self.c

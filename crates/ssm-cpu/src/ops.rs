@@ -10,7 +10,7 @@ use crate::grid::Tensor;
 use crate::kernel::Storage;
 use crate::plan::{Detail, Shape, backward_traffic, forward_traffic, saved_elements};
 use crate::scan_backward::Backward;
-use crate::scan_forward::{Forward, Keep};
+use crate::scan_forward::{Forward, Keep, Operands};
 use crate::types::with_types;
 use crate::{CpuMut, CpuRef};
 
@@ -51,10 +51,7 @@ fn launch_forward<E: Storage, O: Storage<Acc = E::Acc>>(
     let forward = Forward::<E, O> {
         detail,
         level: backend.level(),
-        x: input(Some(&args.x), channels),
-        a: input(Some(&args.a), channels),
-        b: input(args.b.as_ref(), channels),
-        c: input(args.c.as_ref(), channels),
+        operands: operands(&args.x, &args.a, args.b.as_ref(), args.c.as_ref(), channels),
         h0: state(args.h0.as_ref()),
         y: Tensor::new(args.y.as_mut_ptr(), channels),
         last: state_mut(args.final_state.as_mut()),
@@ -69,7 +66,7 @@ impl Kernel<ScanBackward> for CpuBackend {
 
     fn plan(&self, op: &ScanBackward, options: &PlanOptions) -> Result<Plan<ScanBackward, Self>, PlanError> {
         let (problem, grads) = (op.problem(), op.grads());
-        let outputs = [grads.x, grads.a, grads.b, grads.c].into_iter().filter(|g| *g).count() as u64;
+        let outputs = grads.tensors();
         let shape = Shape {
             summed: 2 + u64::from(problem.has_c()),
             outputs,
@@ -105,10 +102,7 @@ fn launch_backward<E: Storage, O: Storage<Acc = E::Acc>>(
         detail,
         level: backend.level(),
         grads: plan.op().grads(),
-        x: input(Some(&args.x), channels),
-        a: input(Some(&args.a), channels),
-        b: input(args.b.as_ref(), channels),
-        c: input(args.c.as_ref(), channels),
+        operands: operands(&args.x, &args.a, args.b.as_ref(), args.c.as_ref(), channels),
         h0: state(args.h0.as_ref()),
         keep: Keep::new(plan.report().checkpoint, saved, channels),
         dy: input(Some(&args.dy), channels),
@@ -157,10 +151,7 @@ fn launch_step<E: Storage, O: Storage<Acc = E::Acc>>(
     let forward = Forward::<E, O> {
         detail,
         level: backend.level(),
-        x: input(Some(&args.x), channels),
-        a: input(Some(&args.a), channels),
-        b: input(args.b.as_ref(), channels),
-        c: input(args.c.as_ref(), channels),
+        operands: operands(&args.x, &args.a, args.b.as_ref(), args.c.as_ref(), channels),
         h0: state,
         y: Tensor::new(args.y.as_mut_ptr(), channels),
         last: state,
@@ -168,6 +159,17 @@ fn launch_step<E: Storage, O: Storage<Acc = E::Acc>>(
     };
     // SAFETY: bind has checked every operand and the workspace against this plan.
     unsafe { forward.launch(&backend.threads(), bytes(workspace.as_mut())) };
+}
+
+fn operands<E: Storage>(
+    x: &CpuRef<'_>,
+    a: &CpuRef<'_>,
+    b: Option<&CpuRef<'_>>,
+    c: Option<&CpuRef<'_>>,
+    channels: usize,
+) -> Operands<E> {
+    let [x, a, b, c] = [Some(x), Some(a), b, c].map(|view| input(view, channels));
+    Operands { x, a, b, c }
 }
 
 /// A full-size input, or ones.

@@ -237,7 +237,7 @@ pub(crate) fn backward_traffic(op: &ScanBackward, saved: u64, states: u64) -> (u
     let history = if grads.need_h() { saved.saturating_add(states) } else { 0 };
     let h0 = if problem.has_initial_state() { problem.state_elements() } else { 0 };
     let dh0 = if grads.h0 { problem.state_elements() } else { 0 };
-    let outputs = [grads.x, grads.a, grads.b, grads.c].into_iter().filter(|g| *g).count() as u64;
+    let outputs = grads.tensors();
     let read = full(inputs)
         .saturating_add(bytes(1, problem.elements(), problem.out_dtype()))
         .saturating_add(acc(history))

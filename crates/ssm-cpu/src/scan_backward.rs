@@ -13,17 +13,14 @@ use crate::kernel::{
 };
 use crate::output::Output;
 use crate::plan::Detail;
-use crate::scan_forward::{Forward, Keep, States, finish_to, start_from, walk};
+use crate::scan_forward::{Forward, Keep, Operands, States, finish_to, start_from, walk};
 
-/// The operands of a backward scan over storage E and output O.
+/// A backward scan over storage E and output O.
 pub(crate) struct Backward<'p, E: Storage, O> {
     pub(crate) detail: &'p Detail,
     pub(crate) level: Level,
     pub(crate) grads: Grads,
-    pub(crate) x: Tensor<E>,
-    pub(crate) a: Tensor<E>,
-    pub(crate) b: Tensor<E>,
-    pub(crate) c: Tensor<E>,
+    pub(crate) operands: Operands<E>,
     pub(crate) h0: *const E::Acc,
     pub(crate) keep: Keep<E::Acc>,
     pub(crate) dy: Tensor<O>,
@@ -72,10 +69,7 @@ impl<E: Storage, O: Storage<Acc = E::Acc>> Backward<'_, E, O> {
         Forward {
             detail: self.detail,
             level: self.level,
-            x: self.x,
-            a: self.a,
-            b: self.b,
-            c: self.c,
+            operands: self.operands,
             h0: self.h0,
             y: Tensor::NONE,
             last: std::ptr::null_mut(),
@@ -111,11 +105,9 @@ impl<E: Storage, O: Storage<Acc = E::Acc>> Backward<'_, E, O> {
                     let job = Rebuild {
                         steps: steps.len(),
                         width: chain.width,
-                        x: self.x.up(chain, steps.start),
-                        a: self.a.up(chain, steps.start),
-                        b: self.b.up(chain, steps.start),
+                        inputs: self.operands.inputs(chain, steps.start),
                         h: Rows { first: row(0), stride: scratch.pitch as isize },
-                        c: self.c.up(chain, steps.start),
+                        c: self.operands.c.up(chain, steps.start),
                         dy: self.dy.up(chain, steps.start),
                     };
                     self.level.run(&job);
@@ -145,8 +137,8 @@ impl<E: Storage, O: Storage<Acc = E::Acc>> Pass for Backward<'_, E, O> {
         let job = BackwardSums {
             steps: steps.len(),
             width: chain.width,
-            a: self.a.down(chain, last),
-            c: self.c.down(chain, last),
+            a: self.operands.a.down(chain, last),
+            c: self.operands.c.down(chain, last),
             dy: self.dy.down(chain, last),
             sums,
         };
@@ -187,10 +179,10 @@ impl<E: Storage, O: Storage<Acc = E::Acc>> Pass for Backward<'_, E, O> {
             let job = BackwardRows::<E, O, SUMS> {
                 steps: steps.len(),
                 width: chain.width,
-                x: self.x.down(chain, last),
-                a: self.a.down(chain, last),
-                b: self.b.down(chain, last),
-                c: self.c.down(chain, last),
+                x: self.operands.x.down(chain, last),
+                a: self.operands.a.down(chain, last),
+                b: self.operands.b.down(chain, last),
+                c: self.operands.c.down(chain, last),
                 dy: self.dy.down(chain, last),
                 h: Rows { first: after_last, stride: -(scratch.pitch as isize) },
                 dx: dx.down(),

@@ -7,7 +7,7 @@ use ssm_core::{Checkpoint, Element};
 use crate::arena::Arena;
 use crate::drive::{Pass, Scratch, Threads, Walk, padded};
 use crate::grid::{Chain, Grid, Region, Tensor};
-use crate::kernel::{ForwardRows, ForwardSums, Leave, Level, Lines, OUTPUTS, Rows, Storage, SumRows};
+use crate::kernel::{ForwardRows, ForwardSums, Inputs, Leave, Level, Lines, OUTPUTS, Rows, Storage, SumRows};
 use crate::output::Output;
 use crate::plan::{Detail, Workspace};
 
@@ -57,14 +57,27 @@ impl<T> States<T> {
     }
 }
 
-/// The operands of a forward scan over storage E and output O.
-pub(crate) struct Forward<'p, E: Storage, O> {
-    pub(crate) detail: &'p Detail,
-    pub(crate) level: Level,
+/// The full-size inputs that both directions read.
+#[derive(Clone, Copy)]
+pub(crate) struct Operands<E> {
     pub(crate) x: Tensor<E>,
     pub(crate) a: Tensor<E>,
     pub(crate) b: Tensor<E>,
     pub(crate) c: Tensor<E>,
+}
+
+impl<E> Operands<E> {
+    /// What drives the recurrence, from the chain's step `t` on, upwards in time.
+    pub(crate) fn inputs(&self, chain: &Chain, t: usize) -> Inputs<E> {
+        Inputs { x: self.x.up(chain, t), a: self.a.up(chain, t), b: self.b.up(chain, t) }
+    }
+}
+
+/// A forward scan over storage E and output O.
+pub(crate) struct Forward<'p, E: Storage, O> {
+    pub(crate) detail: &'p Detail,
+    pub(crate) level: Level,
+    pub(crate) operands: Operands<E>,
     /// Null for a state of 0.
     pub(crate) h0: *const E::Acc,
     /// None walks the carry only.
@@ -146,9 +159,7 @@ impl<E: Storage, O: Storage<Acc = E::Acc>> Pass for Forward<'_, E, O> {
         let job = ForwardSums {
             steps: steps.len(),
             width: chain.width,
-            x: self.x.up(chain, steps.start),
-            a: self.a.up(chain, steps.start),
-            b: self.b.up(chain, steps.start),
+            inputs: self.operands.inputs(chain, steps.start),
             sums,
         };
         // SAFETY: the steps are the chain's own.
@@ -175,10 +186,8 @@ impl<E: Storage, O: Storage<Acc = E::Acc>> Pass for Forward<'_, E, O> {
             let job = ForwardRows::<E, O, SUMS> {
                 steps: steps.len(),
                 width: chain.width,
-                x: self.x.up(chain, start),
-                a: self.a.up(chain, start),
-                b: self.b.up(chain, start),
-                c: self.c.up(chain, start),
+                inputs: self.operands.inputs(chain, start),
+                c: self.operands.c.up(chain, start),
                 y: y.up(),
                 all_h: match &self.keep {
                     Keep::All(h) => h.up(chain, start),

@@ -3,7 +3,6 @@
 
 use ssm_core::Element;
 
-use super::dispatch::Job;
 use super::fold::SumRows;
 use super::lanes::{Isa, Real, Storage};
 use super::{Blocks, Lines, OUTPUTS, Rows};
@@ -35,17 +34,17 @@ pub(crate) struct BackwardRows<E: Storage, O, const SUMS: bool> {
     pub(crate) leaving: [Lines; OUTPUTS],
 }
 
-impl<E: Storage, O: Storage<Acc = E::Acc>, const SUMS: bool> Job for BackwardRows<E, O, SUMS> {
-    type Out = ();
+impl<E: Storage, O: Storage<Acc = E::Acc>, const SUMS: bool> Blocks for BackwardRows<E, O, SUMS> {
+    #[inline(always)]
+    fn extent(&self) -> (usize, usize) {
+        (self.steps, self.width)
+    }
 
     #[inline(always)]
-    unsafe fn run<I: Isa>(&self) {
-        // SAFETY: the caller's contract.
-        unsafe { self.all::<I>(self.steps, self.width, self.leaving) }
+    fn leaving(&self) -> [Lines; OUTPUTS] {
+        self.leaving
     }
-}
 
-impl<E: Storage, O: Storage<Acc = E::Acc>, const SUMS: bool> Blocks for BackwardRows<E, O, SUMS> {
     #[inline(always)]
     unsafe fn block<I: Isa, const R: usize>(&self, step: usize, d: usize, n: usize) {
         // SAFETY: d + n ≤ width, for which the rows are good; state rows are padded to LANES. A gradient that is wanted has
@@ -99,17 +98,12 @@ pub(crate) struct BackwardSums<E: Storage, O> {
     pub(crate) sums: SumRows<E::Acc>,
 }
 
-impl<E: Storage, O: Storage<Acc = E::Acc>> Job for BackwardSums<E, O> {
-    type Out = ();
-
-    #[inline(always)]
-    unsafe fn run<I: Isa>(&self) {
-        // SAFETY: the caller's contract.
-        unsafe { self.all::<I>(self.steps, self.width, [Lines::NONE; OUTPUTS]) }
-    }
-}
-
 impl<E: Storage, O: Storage<Acc = E::Acc>> Blocks for BackwardSums<E, O> {
+    #[inline(always)]
+    fn extent(&self) -> (usize, usize) {
+        (self.steps, self.width)
+    }
+
     #[inline(always)]
     unsafe fn block<I: Isa, const R: usize>(&self, step: usize, d: usize, n: usize) {
         // SAFETY: d + n ≤ width, for which the rows are good; state rows are padded to LANES.

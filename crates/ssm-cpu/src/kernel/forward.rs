@@ -2,7 +2,6 @@
 
 use ssm_core::Element;
 
-use super::dispatch::Job;
 use super::fold::SumRows;
 use super::lanes::{Isa, LANES, Real, Storage};
 
@@ -10,14 +9,45 @@ use super::{Blocks, Lines, OUTPUTS, Rows};
 
 type Acc<E> = <E as Element>::Acc;
 
+/// What drives the recurrence.
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs<E> {
+    pub(crate) x: Rows<E>,
+    pub(crate) a: Rows<E>,
+    pub(crate) b: Rows<E>,
+}
+
+impl<E: Storage> Inputs<E> {
+    /// The gate and b·x of some channels of a step, with the rows ahead asked for.
+    ///
+    /// # Safety
+    ///
+    /// The rows are good for `n` elements from `d` on.
+    #[inline(always)]
+    unsafe fn take<I: Isa>(
+        &self,
+        step: usize,
+        d: usize,
+        n: usize,
+    ) -> (<Acc<E> as Real>::V<I>, <Acc<E> as Real>::V<I>) {
+        self.x.ask_ahead::<I>(step, d);
+        self.a.ask_ahead::<I>(step, d);
+        self.b.ask_ahead::<I>(step, d);
+        // SAFETY: the caller's contract.
+        unsafe {
+            let x = E::load_some::<I>(self.x.row(step).add(d), n);
+            let gate = E::load_some::<I>(self.a.row(step).add(d), n);
+            (gate, Acc::<E>::mul::<I>(E::load_some::<I>(self.b.row(step).add(d), n), x))
+        }
+    }
+}
+
 /// The loop itself, from the h that it finds. With `SUMS` the scan from zero and the product of the gates run beside it,
 /// for [`super::Fold`].
 pub(crate) struct ForwardRows<E: Storage, O, const SUMS: bool> {
     pub(crate) steps: usize,
     pub(crate) width: usize,
-    pub(crate) x: Rows<E>,
-    pub(crate) a: Rows<E>,
-    pub(crate) b: Rows<E>,
+    pub(crate) inputs: Inputs<E>,
     pub(crate) c: Rows<E>,
     pub(crate) y: Rows<O>,
     /// Every h, where the caller keeps them.
@@ -29,17 +59,17 @@ pub(crate) struct ForwardRows<E: Storage, O, const SUMS: bool> {
     pub(crate) leaving: [Lines; OUTPUTS],
 }
 
-impl<E: Storage, O: Storage<Acc = E::Acc>, const SUMS: bool> Job for ForwardRows<E, O, SUMS> {
-    type Out = ();
+impl<E: Storage, O: Storage<Acc = E::Acc>, const SUMS: bool> Blocks for ForwardRows<E, O, SUMS> {
+    #[inline(always)]
+    fn extent(&self) -> (usize, usize) {
+        (self.steps, self.width)
+    }
 
     #[inline(always)]
-    unsafe fn run<I: Isa>(&self) {
-        // SAFETY: the caller's contract.
-        unsafe { self.all::<I>(self.steps, self.width, self.leaving) }
+    fn leaving(&self) -> [Lines; OUTPUTS] {
+        self.leaving
     }
-}
 
-impl<E: Storage, O: Storage<Acc = E::Acc>, const SUMS: bool> Blocks for ForwardRows<E, O, SUMS> {
     #[inline(always)]
     unsafe fn block<I: Isa, const R: usize>(&self, step: usize, d: usize, n: usize) {
         // SAFETY: d + n ≤ width, for which the rows are good; state rows are padded to LANES.
@@ -47,13 +77,8 @@ impl<E: Storage, O: Storage<Acc = E::Acc>, const SUMS: bool> Blocks for ForwardR
             let mut h = Acc::<E>::load_row::<I>(self.h.add(d));
             let mut sums = SUMS.then(|| self.sums.load::<I>(d));
             for i in step..step + R {
-                self.x.ask_ahead::<I>(i, d);
-                self.a.ask_ahead::<I>(i, d);
-                self.b.ask_ahead::<I>(i, d);
                 self.c.ask_ahead::<I>(i, d);
-                let x = E::load_some::<I>(self.x.row(i).add(d), n);
-                let gate = E::load_some::<I>(self.a.row(i).add(d), n);
-                let u = Acc::<E>::mul::<I>(E::load_some::<I>(self.b.row(i).add(d), n), x);
+                let (gate, u) = self.inputs.take::<I>(i, d, n);
                 h = Acc::<E>::fma::<I>(gate, h, u);
                 sums = sums.map(|at| at.pass::<Acc<E>, I>(gate, Acc::<E>::fma::<I>(gate, at.s, u)));
                 if self.all_h.wanted() {
@@ -77,35 +102,23 @@ impl<E: Storage, O: Storage<Acc = E::Acc>, const SUMS: bool> Blocks for ForwardR
 pub(crate) struct ForwardSums<E: Storage> {
     pub(crate) steps: usize,
     pub(crate) width: usize,
-    pub(crate) x: Rows<E>,
-    pub(crate) a: Rows<E>,
-    pub(crate) b: Rows<E>,
+    pub(crate) inputs: Inputs<E>,
     pub(crate) sums: SumRows<E::Acc>,
 }
 
-impl<E: Storage> Job for ForwardSums<E> {
-    type Out = ();
-
-    #[inline(always)]
-    unsafe fn run<I: Isa>(&self) {
-        // SAFETY: the caller's contract.
-        unsafe { self.all::<I>(self.steps, self.width, [Lines::NONE; OUTPUTS]) }
-    }
-}
-
 impl<E: Storage> Blocks for ForwardSums<E> {
+    #[inline(always)]
+    fn extent(&self) -> (usize, usize) {
+        (self.steps, self.width)
+    }
+
     #[inline(always)]
     unsafe fn block<I: Isa, const R: usize>(&self, step: usize, d: usize, n: usize) {
         // SAFETY: d + n ≤ width, for which the rows are good; state rows are padded to LANES.
         unsafe {
             let mut sums = self.sums.load::<I>(d);
             for i in step..step + R {
-                self.x.ask_ahead::<I>(i, d);
-                self.a.ask_ahead::<I>(i, d);
-                self.b.ask_ahead::<I>(i, d);
-                let x = E::load_some::<I>(self.x.row(i).add(d), n);
-                let gate = E::load_some::<I>(self.a.row(i).add(d), n);
-                let u = Acc::<E>::mul::<I>(E::load_some::<I>(self.b.row(i).add(d), n), x);
+                let (gate, u) = self.inputs.take::<I>(i, d, n);
                 sums = sums.pass::<Acc<E>, I>(gate, Acc::<E>::fma::<I>(gate, sums.s, u));
             }
             self.sums.store::<I>(d, sums);
@@ -119,40 +132,28 @@ impl<E: Storage> Blocks for ForwardSums<E> {
 pub(crate) struct Rebuild<E: Storage, O> {
     pub(crate) steps: usize,
     pub(crate) width: usize,
-    pub(crate) x: Rows<E>,
-    pub(crate) a: Rows<E>,
-    pub(crate) b: Rows<E>,
+    pub(crate) inputs: Inputs<E>,
     pub(crate) h: Rows<E::Acc>,
     /// Upwards in time, as the others.
     pub(crate) c: Rows<E>,
     pub(crate) dy: Rows<O>,
 }
 
-impl<E: Storage, O> Job for Rebuild<E, O> {
-    type Out = ();
-
-    #[inline(always)]
-    unsafe fn run<I: Isa>(&self) {
-        // SAFETY: the caller's contract.
-        unsafe { self.all::<I>(self.steps, self.width, [Lines::NONE; OUTPUTS]) }
-    }
-}
-
 impl<E: Storage, O> Blocks for Rebuild<E, O> {
+    #[inline(always)]
+    fn extent(&self) -> (usize, usize) {
+        (self.steps, self.width)
+    }
+
     #[inline(always)]
     unsafe fn block<I: Isa, const R: usize>(&self, step: usize, d: usize, n: usize) {
         // SAFETY: d + n ≤ width, for which the rows are good; state rows are padded to LANES.
         unsafe {
             let mut h = Acc::<E>::load_row::<I>(self.h.row(step).add(d));
             for i in step..step + R {
-                self.x.ask_ahead::<I>(i, d);
-                self.a.ask_ahead::<I>(i, d);
-                self.b.ask_ahead::<I>(i, d);
                 self.c.ask_ahead::<I>(i, d);
                 self.dy.ask_ahead::<I>(i, d);
-                let x = E::load_some::<I>(self.x.row(i).add(d), n);
-                let gate = E::load_some::<I>(self.a.row(i).add(d), n);
-                let u = Acc::<E>::mul::<I>(E::load_some::<I>(self.b.row(i).add(d), n), x);
+                let (gate, u) = self.inputs.take::<I>(i, d, n);
                 h = Acc::<E>::fma::<I>(gate, h, u);
                 Acc::<E>::store_row::<I>(self.h.row(i + 1).add(d), h);
             }

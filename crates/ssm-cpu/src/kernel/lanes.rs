@@ -1,8 +1,8 @@
 //! Vectors of sixteen lanes: what an instruction set offers, and how a storage type goes in and out of them.
 //!
 //! A kernel is written once over an [`Isa`] and instantiated inside a function that enables that instruction set
-//! (`dispatch.rs`); everything here is inlined into it. Sixteen lanes of f32 are a cache line: one AVX-512 register, two of AVX, four of SSE or
-//! NEON.
+//! (`dispatch.rs`); everything here is inlined into it. Sixteen lanes of f32 are a cache line: one AVX-512 register, two of
+//! AVX, four of SSE or NEON.
 
 use half::{bf16, f16};
 use ssm_core::Element;

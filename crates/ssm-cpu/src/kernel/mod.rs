@@ -14,9 +14,10 @@ mod portable;
 pub(crate) mod stream;
 
 pub(crate) use backward::{BackwardRows, BackwardSums};
+use dispatch::Job;
 pub(crate) use dispatch::Level;
 pub(crate) use fold::{Fold, SumRows, patch};
-pub(crate) use forward::{ForwardRows, ForwardSums, Rebuild};
+pub(crate) use forward::{ForwardRows, ForwardSums, Inputs, Rebuild};
 use lanes::Isa;
 pub(crate) use lanes::{LANES, MAX_TILE, Real, Storage};
 pub(crate) use stream::{Leave, Lines};
@@ -76,33 +77,19 @@ const UNROLL: usize = 4;
 /// A loop over steps and channels, cut into blocks of up to [`UNROLL`] steps by [`LANES`] channels. Between blocks, lines
 /// of an earlier loop's outputs go out.
 trait Blocks {
+    /// Steps, and channels.
+    fn extent(&self) -> (usize, usize);
+
+    /// Outputs of the steps before, on their way out.
+    #[inline(always)]
+    fn leaving(&self) -> [Lines; OUTPUTS] {
+        [Lines::NONE; OUTPUTS]
+    }
+
     /// # Safety
     ///
     /// As [`dispatch::Job::run`], for the steps from `step` on, R of them, and the `n` channels from `d` on.
     unsafe fn block<I: Isa, const R: usize>(&self, step: usize, d: usize, n: usize);
-
-    /// # Safety
-    ///
-    /// As [`dispatch::Job::run`], and the lines are as promised.
-    #[inline(always)]
-    unsafe fn all<I: Isa>(&self, steps: usize, width: usize, mut leaving: [Lines; OUTPUTS]) {
-        let whole = steps / UNROLL * UNROLL;
-        let mut step = 0;
-        // SAFETY: the blocks cover the steps and channels, once each.
-        unsafe {
-            while step < whole {
-                self.band::<I, UNROLL>(step, width, &mut leaving);
-                step += UNROLL;
-            }
-            while step < steps {
-                self.band::<I, 1>(step, width, &mut leaving);
-                step += 1;
-            }
-            for lines in &mut leaving {
-                lines.drain::<I>(usize::MAX);
-            }
-        }
-    }
 
     /// # Safety
     ///
@@ -123,6 +110,32 @@ trait Blocks {
             }
             if whole < width {
                 self.block::<I, R>(step, whole, width - whole);
+            }
+        }
+    }
+}
+
+impl<B: Blocks> Job for B {
+    type Out = ();
+
+    #[inline(always)]
+    unsafe fn run<I: Isa>(&self) {
+        let ((steps, width), mut leaving) = (self.extent(), self.leaving());
+        let whole = steps / UNROLL * UNROLL;
+        let mut step = 0;
+        // SAFETY: the caller's contract, which the lines' promise is part of; the blocks cover the steps and channels,
+        // once each.
+        unsafe {
+            while step < whole {
+                self.band::<I, UNROLL>(step, width, &mut leaving);
+                step += UNROLL;
+            }
+            while step < steps {
+                self.band::<I, 1>(step, width, &mut leaving);
+                step += 1;
+            }
+            for lines in &mut leaving {
+                lines.drain::<I>(usize::MAX);
             }
         }
     }

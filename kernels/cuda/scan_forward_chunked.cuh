@@ -1,0 +1,163 @@
+// Forward with time split over warps and blocks: for sequences too few to fill the chip by themselves.
+//
+// Tile: one chunk × 32 * V channels a block, one sub-chunk a warp. A warp copies its own rows to shared memory, takes
+// them into registers, lets the next rows come in behind them, folds them into (P, S), and once the carry is there
+// replays the plain loop. So memory is busy while the block waits for a carry.
+// Traffic: as marching, and 8 bytes a channel and chunk published, read by each block of the column through L2.
+#pragma once
+
+#include "scan_chain.cuh"
+#include "scan_forward.cuh"
+
+template <typename T, typename Out>
+SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
+    typedef Tuning<T, Out> G;
+    const int V = G::VC, SUB = G::SUB, WARPS = G::CHUNK / SUB, LANES = 32 * V;
+    const int TENSOR = SUB * LANES * (int)sizeof(T), WARP_BYTES = 4 * TENSOR, BYTES = WARPS * WARP_BYTES;
+    SCAN_SHARED(shared);
+    const int slots = (int)p.stages;
+    typedef Exchanged<V, G::EXACT> Swap;
+    Swap* const exchange = reinterpret_cast<Swap*>(shared + slots * BYTES);  // [2][WARPS][32]
+    Published* const staged = reinterpret_cast<Published*>(exchange + 2 * WARPS * 32);
+    typedef Pack<float, V> Entry;
+    Entry* const entry = reinterpret_cast<Entry*>(staged + G::FOLD * LANES);  // [WARPS][32]: carries into sub-chunks
+    Chunk* const drawn = reinterpret_cast<Chunk*>(entry + WARPS * 32);  // [slots + 2], at most 6
+
+    const scan_i64 channels = (scan_i64)p.channels, across = (channels + LANES - 1) / LANES;
+    const scan_i64 columns = gridDim.x / p.workers, at = blockIdx.x % columns, row_index = at / across;
+    const scan_i64 walk = walk_steps(p, G::CHUNK);
+    Chain<LANES, G::FOLD> chain;
+    chain.start(p, at, columns, walk, staged, reinterpret_cast<int*>(drawn + 6));
+    const int warp = chain.warp, lane = chain.lane;
+    const Lanes l = Lanes::at<V>(at % across, channels, lane);
+    const scan_i64 mine = l.channel + lane * V;
+    const bool has_b = p.b != 0, has_c = forward_reads_c(p);
+    const bool full = p.saved && (p.flags & SCAN_FULL_H), chunks = p.saved && !full;
+
+    auto copy = [&](const Chunk& c, int slot) {
+        const int rows = c.len - warp * SUB;
+        if (rows > 0) {
+            forward_copy<T, V, SUB, G::FAST>(p, c.sequence, l, c.begin + warp * SUB, rows < SUB ? rows : SUB,
+                                             shared + slot * BYTES + warp * WARP_BYTES, lane);
+        }
+        copy_commit();
+    };
+    auto place_chunk = [&](scan_i64 k, Chunk* to) {
+        *to = chunk_at(p, row_index, k, walk, G::CHUNK, G::SAVE, false);
+    };
+    if (threadIdx.x == 0) {
+        for (int i = 0; i <= slots; i++) place_chunk(chain.draw(i), drawn + i);
+    }
+    __syncthreads();
+
+    float carry[V] = {};
+    // Places: of this turn's chunk in drawn and in shared memory. The one drawn next goes before this turn's, whose
+    // place is free by then.
+    const int ring = slots + 2;
+    int now = 2, slot = 0, parity = 0;
+    // The first turns only copy.
+#pragma unroll 1
+    for (scan_i64 turn = -slots;; turn++) {
+        const Chunk& c = drawn[now];
+        const scan_i64 k = c.step;
+        if (turn >= 0 && k >= walk) break;
+        const char* const stage = shared + slot * BYTES + warp * WARP_BYTES;
+        // Not rows == SUB for complete: ptxas 13.0 turns that, after a clamp, into a test with the wrong outcome.
+        const int rest = c.len - warp * SUB;
+        const bool complete = rest >= SUB;
+        const int rows = complete ? SUB : rest < 0 ? 0 : rest;
+        const int subs = (c.len + SUB - 1) / SUB;
+        Swap* const swap = exchange + parity * WARPS * 32 + lane;
+        const scan_i64 state = c.sequence.index * channels + mine;
+        float start[V] = {};
+        if (turn >= 0 && c.first) load_state<V>(p.h0, state, l.mine, start);
+
+        Steps<T, V, SUB> steps;
+        Rows<T, V, SUB> gate;
+        if (turn >= 0) {
+            copy_wait(slots - 1);
+            __syncwarp();
+            steps.load(stage, TENSOR, lane, has_b, rows, complete);
+            if (has_c) gate.load(stage + C * TENSOR, lane);
+            __syncwarp();
+        }
+        copy(drawn[now < 2 ? now + ring - 2 : now - 2], slot);
+        Chunk* const free_place = drawn + (now == 0 ? ring - 1 : now - 1);
+        slot = slot + 1 == slots ? 0 : slot + 1;
+        now = now + 1 == ring ? 0 : now + 1;
+        if (turn < 0) continue;
+
+        Swap sub;
+#pragma unroll
+        for (int i = 0; i < V; i++) sub.v[i] = Aggregate<G::EXACT>::none();
+        steps.aggregate(sub.v);
+#pragma unroll
+        for (int i = 0; i < V; i++) sub.v[i].settle();
+        swap[warp * 32] = sub;
+        __syncthreads();
+
+        Whole whole[V];
+        if (warp == 0 || full) chunk_aggregate<V, WARPS, false, G::EXACT>(whole, swap, subs);
+        if (warp == 0) chain.template publish_chunk<V>(k, whole, start, c.first, c.exists);
+        // Drawn here and looked up below, since the wait for others hides the wait for the ticket.
+        scan_i64 ticket = 0;
+        if (threadIdx.x == blockDim.x - 1) ticket = chain.draw(turn + slots + 1);
+        if (c.first) {
+            chain.followed = k;
+        } else {
+            chain.follow_to(k, carry);
+        }
+        if (warp == 0) {
+#pragma unroll
+            for (int i = 0; i < V; i++) {
+                if (c.first) carry[i] = start[i];
+            }
+            carries_in<V, WARPS, false, G::EXACT>(entry + lane, carry, swap, subs);
+#pragma unroll
+            for (int i = 0; i < V; i++) carry[i] = fold(whole[i].p, carry[i], whole[i].s);
+            if (c.last && p.ht) store_state<V>(p.ht, state, l.mine, carry);
+        }
+        chain.followed++;
+        if (threadIdx.x == blockDim.x - 1) place_chunk(ticket, free_place);
+        __syncthreads();
+
+        steps.a.stay_packed();
+        gate.stay_packed();
+        if (rows > 0) {
+            const Entry into = entry[warp * 32 + lane], first = entry[lane];
+            float h[V];
+#pragma unroll
+            for (int i = 0; i < V; i++) h[i] = into.v[i];
+            const scan_i64 t = c.begin + warp * SUB, stride = c.sequence.step * channels;
+            const scan_i64 element = c.sequence.row(t) * channels + mine;
+            if (chunks && t % G::SAVE == 0) {
+                store_state<V>(p.saved, saved_element(p, c.sequence, t, G::SAVE) + mine, l.mine, h);
+            }
+            if (full) {
+                // The last step of a sub-chunk holds the carry, so that backward finds the same state as in chunk
+                // states.
+                float after[V];
+#pragma unroll
+                for (int i = 0; i < V; i++) {
+                    after[i] = warp == subs - 1 ? fold(whole[i].p, first.v[i], whole[i].s) : sub.v[i].apply(h[i]);
+                }
+                steps.replay(h);
+                store_h<V, SUB>(p.saved, element, stride, steps.u, rows, l.mine);
+                store_state<V>(p.saved, element + (rows - 1) * stride, l.mine, after);
+            } else {
+                steps.replay(h);
+            }
+            if (p.y) {
+                if (has_c) {
+#pragma unroll
+                    for (int r = 0; r < SUB; r++) {
+#pragma unroll
+                        for (int i = 0; i < V; i++) steps.u[r][i] *= gate.get(r, i);
+                    }
+                }
+                OutRows<Out, V, SUB>::store(p.out_type, p.y, element, stride, steps.u, rows, l.mine);
+            }
+        }
+        parity ^= 1;
+    }
+}

@@ -1,0 +1,116 @@
+// ROWS rows of V channels in registers: taken from shared memory all at once, so that the loads overlap and nothing
+// that is stored later stands between them.
+#pragma once
+
+#include "scan_copy.cuh"
+#include "scan_grid.cuh"
+
+template <typename T, int V, int ROWS>
+struct Rows {
+    Pack<T, V> at[ROWS];
+
+    // From `segments`, rows of 32 * V channels without gaps.
+    SCAN_DEVICE void load(const char* segments, int lane) {
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            at[r] = *reinterpret_cast<const Pack<T, V>*>(segments + (r * 32 + lane) * V * (int)sizeof(T));
+        }
+    }
+    // Rows from `rows` on.
+    SCAN_DEVICE void fill(int rows, T value) {
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            if (r >= rows) {
+#pragma unroll
+                for (int i = 0; i < V; i++) at[r].v[i] = value;
+            }
+        }
+    }
+    // Keeps packed what is packed: without it the compiler widens once and holds twice the registers till the next use.
+    SCAN_DEVICE void stay_packed() {
+#ifndef SCAN_HOST
+        if constexpr (sizeof(T) == 2 && V == 2) {
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) asm volatile("" : "+r"(reinterpret_cast<scan_u32&>(at[r])));
+        }
+#endif
+    }
+    SCAN_DEVICE float get(int r, int i) const { return widen_at(at[r], i); }
+};
+
+// dy in registers; its type may be known at run time only, then it is widened at once.
+template <typename In, int V, int ROWS>
+struct DyRows : Rows<In, V, ROWS> {
+    static const int SIZE = sizeof(In);  // bytes reserved an element
+    static SCAN_DEVICE int size(scan_u32) { return sizeof(In); }
+    SCAN_DEVICE void load(const char* segments, int lane, scan_u32) { Rows<In, V, ROWS>::load(segments, lane); }
+    SCAN_DEVICE void clear(int rows) { this->fill(rows, zero<In>()); }
+};
+template <int V, int ROWS>
+struct DyRows<AnyType, V, ROWS> : Rows<float, V, ROWS> {
+    static const int SIZE = 4;
+    static SCAN_DEVICE int size(scan_u32 type) { return type_size(type); }
+    template <typename In>
+    SCAN_DEVICE void load_as(const char* segments, int lane) {
+        Rows<In, V, ROWS> in;
+        in.load(segments, lane);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) unpack(in.at[r], this->at[r].v);
+    }
+    SCAN_DEVICE void load(const char* segments, int lane, scan_u32 type) {
+        if (type == SCAN_F32) {
+            load_as<float>(segments, lane);
+        } else if (type == SCAN_F16) {
+            load_as<f16>(segments, lane);
+        } else {
+            load_as<bf16>(segments, lane);
+        }
+    }
+    SCAN_DEVICE void clear(int rows) { this->fill(rows, 0.0f); }
+};
+
+// Stores `rows` of ROWS rows of a lane that has its channels; V of them are aligned as one.
+template <typename T, int V, int ROWS>
+SCAN_DEVICE void store_rows(scan_u64 tensor, scan_i64 element, scan_i64 stride, const float (&v)[ROWS][V], int rows,
+                            int valid) {
+    T* at = reinterpret_cast<T*>(tensor) + element;
+    const int end = valid ? rows : 0;
+#pragma unroll
+    for (int r = 0; r < ROWS; r++, at += stride) {
+        if (r < end) store_streaming(reinterpret_cast<Pack<T, V>*>(at), narrow_pack<T, V>(v[r]));
+    }
+}
+
+// h, all of it: f32 beside 16-bit tensors, so aligned to single elements only.
+template <int V, int ROWS>
+SCAN_DEVICE void store_h(scan_u64 h, scan_i64 element, scan_i64 stride, const float (&v)[ROWS][V], int rows,
+                         int valid) {
+    float* at = reinterpret_cast<float*>(h) + element;
+#pragma unroll
+    for (int r = 0; r < ROWS; r++, at += stride) {
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+            if (r < rows && i < valid) store_streaming(at + i, v[r][i]);
+        }
+    }
+}
+
+// The same for y, whose type may be known at run time only.
+template <typename Out, int V, int ROWS>
+struct OutRows {
+    static SCAN_DEVICE void store(scan_u32, scan_u64 y, scan_i64 element, scan_i64 stride, const float (&v)[ROWS][V],
+                                  int rows, int valid) {
+        store_rows<Out, V, ROWS>(y, element, stride, v, rows, valid);
+    }
+};
+template <int ROWS>
+struct OutRows<AnyType, 1, ROWS> {
+    static SCAN_DEVICE void store(scan_u32 type, scan_u64 y, scan_i64 element, scan_i64 stride,
+                                  const float (&v)[ROWS][1], int rows, int valid) {
+        const int end = valid ? rows : 0;
+#pragma unroll
+        for (int r = 0; r < ROWS; r++, element += stride) {
+            if (r < end) store_any(type, y, element, v[r][0]);
+        }
+    }
+};

@@ -1,0 +1,102 @@
+//! `cargo xtask bundle`: what a machine without Rust needs to test and measure its devices, in target/bundle.
+//!
+//! The binaries find the golden vectors beside them and libcuda, Vulkan and the like when they run. They need the C
+//! library of this machine or a later one.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::root;
+
+const MOST_BYTES: u64 = 50 << 20;
+
+/// Package and target of each test binary.
+const TESTS: [(&str, &str); 3] =
+    [("ssm-tests", "conformance"), ("ssm-tests", "properties"), ("ssm-cuda", "device")];
+
+const RUN_TESTS: &str = r#"#!/bin/sh
+# Every suite over every backend that is here; arguments go to all of them, as a name to filter by.
+# SSM_REQUIRE=cuda (a list, by comma) fails where a backend has no device instead of ignoring its trials.
+cd "$(dirname "$0")" || exit
+export SSM_GOLDEN_DIR="${SSM_GOLDEN_DIR:-$PWD/golden}"
+status=0
+for suite in conformance properties device; do
+    echo "== $suite"
+    "./$suite" "$@" || status=1
+done
+exit $status
+"#;
+
+const RUN_BENCHES: &str = r#"#!/bin/sh
+# Measures every backend that is here and writes results.json, as cargo xtask bench-all does.
+# Arguments: --quick, --backend LIST, --filter TEXT, --out FILE.
+cd "$(dirname "$0")" || exit
+case " $* " in
+    *" --out "*) exec ./ssm-benches "$@" ;;
+    *) exec ./ssm-benches --out results.json "$@" ;;
+esac
+"#;
+
+pub(crate) fn run() -> Result<()> {
+    let dir = root().canonicalize()?.join("target/bundle");
+    if dir.exists() {
+        fs::remove_dir_all(&dir)?;
+    }
+    fs::create_dir_all(dir.join("golden"))?;
+    for (package, target) in TESTS {
+        let built = build(&["test", "--no-run", "--package", package, "--test", target], target)?;
+        fs::copy(built, dir.join(target))?;
+    }
+    let benches = build(&["build", "--package", "ssm-benches", "--bin", "ssm-benches"], "ssm-benches")?;
+    fs::copy(benches, dir.join("ssm-benches"))?;
+    for entry in fs::read_dir(root().join("crates/ssm-testkit/golden"))? {
+        let entry = entry?;
+        fs::copy(entry.path(), dir.join("golden").join(entry.file_name()))?;
+    }
+    script(&dir.join("run-tests"), RUN_TESTS)?;
+    script(&dir.join("run-benches"), RUN_BENCHES)?;
+    let bytes = size(&dir)?;
+    ensure!(bytes <= MOST_BYTES, "the bundle has {bytes} bytes, more than {MOST_BYTES}");
+    println!("{} ({:.1} MB)", dir.display(), bytes as f64 / 1e6);
+    Ok(())
+}
+
+/// Builds one target, and says where its executable is.
+fn build(arguments: &[&str], target: &str) -> Result<PathBuf> {
+    let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .current_dir(root())
+        .args(arguments)
+        .args(["--profile", "ship", "--message-format", "json-render-diagnostics"])
+        .stderr(Stdio::inherit())
+        .output()?;
+    ensure!(output.status.success(), "{target} does not build: {}", output.status);
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["name"] == target)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .with_context(|| format!("cargo named no executable for {target}"))
+}
+
+fn script(path: &Path, text: &str) -> Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o755);
+    options.open(path)?.write_all(text.as_bytes())?;
+    Ok(())
+}
+
+fn size(dir: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        bytes += if metadata.is_dir() { size(&entry.path())? } else { metadata.len() };
+    }
+    Ok(bytes)
+}
