@@ -38,10 +38,10 @@ struct Params {
     zero: u32,
 }
 
-const GREATEST: f32 = 0x1.fffffep+127f;
 const READ_STATE: u32 = 1u;
 const WRITE_STATE: u32 = 2u;
 const BACKWARD: u32 = 4u;
+const RESUME: u32 = 8u;
 
 @group(0) @binding(0) var<uniform> p: Params;
 
@@ -62,83 +62,4 @@ fn place(workgroup: vec3<u32>, local: u32) -> Place {
     let id = (workgroup.y * p.grid + workgroup.x) * WORKGROUP + local;
     let item = id / p.lanes;
     return Place(item, (id - item * p.lanes) * LANE);
-}
-
-// A value, and what its roundings took.
-struct Pair {
-    high: V,
-    low: V,
-}
-
-const ZERO: Pair = Pair(V(0.0), V(0.0));
-const ONE: Pair = Pair(V(1.0), V(0.0));
-
-// The upper 12 bits of each significand: products of these, and of what they leave, are exact.
-fn upper(v: V) -> V {
-    return bitcast<V>(bitcast<U>(v) & U(0xfffff000u));
-}
-
-// Its argument, by way of a zero that only the host knows: a compiler that factors sums of products must not here.
-fn opaque(v: V) -> V {
-    return bitcast<V>(bitcast<U>(v) ^ U(p.zero));
-}
-
-// Where fma rounds once it says what rounding took from a product. Software adapters round twice: there the product is
-// put together from exact pieces.
-fn product_of(a: V, b: V) -> Pair {
-    let high = a * b;
-    if (FUSED) {
-        return Pair(high, fma(a, b, -high));
-    }
-    let a1 = upper(a);
-    let a2 = a - a1;
-    let b1 = upper(b);
-    let b2 = b - b1;
-    return Pair(high, opaque(a1 * b1) - high + opaque(a1 * b2) + opaque(a2 * b1) + opaque(a2 * b2));
-}
-
-fn sum_of(a: V, b: V) -> Pair {
-    let high = opaque(a + b);
-    let b1 = opaque(high - a);
-    return Pair(high, opaque(a - opaque(high - b1)) + opaque(b - b1));
-}
-
-// The product of a group's gates keeps what it loses: with gates near 1 it rounds once a step, and a long memory adds
-// these up.
-fn times(product: Pair, a: V) -> Pair {
-    let next = product_of(a, product.high);
-    return Pair(next.high, fma(a, product.low, next.low));
-}
-
-// The scan from 0, a·S + u. One fused rounding a step is little beside h; two are not.
-fn scanned(sum: Pair, a: V, u: V) -> Pair {
-    if (FUSED) {
-        return Pair(fma(a, sum.high, u), V(0.0));
-    }
-    let product = product_of(a, sum.high);
-    let next = sum_of(product.high, u);
-    return Pair(next.high, fma(a, sum.low, product.low + next.low));
-}
-
-// The walk back from 0, a·(Q + c·dy).
-fn walked(sum: Pair, a: V, c: V, dy: V) -> Pair {
-    if (FUSED) {
-        return Pair(a * fma(c, dy, sum.high), V(0.0));
-    }
-    let local = sum_of(sum.high, c * dy);
-    let next = product_of(a, local.high);
-    return Pair(next.high, fma(a, sum.low + local.low, next.low));
-}
-
-// A pair rounded. What was lost of a value that left the range is no number.
-fn rounded(v: Pair) -> V {
-    return v.high + select(V(0.0), v.low, abs(v.high) <= V(GREATEST));
-}
-
-// The carry out of a group. A carry of exactly 0 stays out of the product, which may have overflowed; an infinite one
-// keeps to the rounded product, whose sign it takes.
-fn fold(product: Pair, carry: V, sum: V) -> V {
-    let finite = (abs(product.high) <= V(GREATEST)) & (abs(carry) <= V(GREATEST));
-    let low = select(V(0.0), product.low, finite);
-    return select(fma(product.high, carry, fma(low, carry, sum)), sum, carry == V(0.0));
 }

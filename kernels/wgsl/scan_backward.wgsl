@@ -9,15 +9,9 @@
 // pass: x, a, b, c, dy read once, four gradients written once; reduce reads a, c, dy once more. Where the adapter binds
 // fewer buffers than a pass needs (12 for all), the plan splits the gradients over passes.
 
-struct Back {
-    q: V,
-    // The walk from 0 since the group began, and the product of its gates.
-    sum: Pair,
-    product: Pair,
-}
-
-fn retreat(r: Back, a: V, g: V, c: V, dy: V) -> Back {
-    return Back(a * g, walked(r.sum, a, c, dy), times(r.product, a));
+// The run's h is q here, and its s the walk back from 0.
+fn retreat(r: Run, a: V, g: V, c: V, dy: V) -> Run {
+    return Run(a * g, a * fma(c, dy, r.s), times(r.p, a), r.sum, r.product, r.carry);
 }
 
 // h before the first step of a chunk. With SAVE_H the item's saved index is that of its h0.
@@ -32,7 +26,7 @@ fn chunk_entry(it: Item, d: u32, t: u32) -> V {
 }
 
 // Steps end - 1 down to begin, both within one group; begin lies on a chunk.
-fn unwind(it: Item, d: u32, begin: u32, end: u32, entry: Back) -> Back {
+fn unwind(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
     var r = entry;
     var t = end;
     while (t > begin) {
@@ -58,7 +52,7 @@ fn unwind(it: Item, d: u32, begin: u32, end: u32, entry: Back) -> Back {
             let h$ = h;
             //@end
             //@each_back
-            let g$ = fma(c_of(c$), dy_of(dy$), r.q);
+            let g$ = fma(c_of(c$), dy_of(dy$), r.h);
             store_dx(i + $u * p.step, b_of(b$) * g$);
             store_db(i + $u * p.step, x_of(x$) * g$);
             store_dc(i + $u * p.step, dy_of(dy$) * h$);
@@ -82,7 +76,7 @@ fn unwind(it: Item, d: u32, begin: u32, end: u32, entry: Back) -> Back {
                 let a = a_of(fetch_a(j));
                 let c = c_of(fetch_c(j));
                 let dy = dy_of(fetch_dy(j));
-                let g = fma(c, dy, r.q);
+                let g = fma(c, dy, r.h);
                 store_dx(j, b_of(fetch_b(j)) * g);
                 store_db(j, x_of(fetch_x(j)) * g);
                 store_dc(j, dy * hs[k]);
@@ -91,6 +85,9 @@ fn unwind(it: Item, d: u32, begin: u32, end: u32, entry: Back) -> Back {
             }
         }
         t = first;
+        if (t % SPAN == 0u) {
+            r = end_span(r);
+        }
     }
     return r;
 }
@@ -103,18 +100,7 @@ fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
     }
     let it = item(at.item);
     let state = at.item * p.state_pitch + at.d;
-    var r = Back(V(0.0), ZERO, ONE);
-    if ((p.flags & READ_STATE) != 0u) {
-        r.q = state_of(fetch_state(state));
-    }
-    var carry = r.q;
-    if (PAUSED && p.to_step < it.len) {
-        r.sum.high = state_of(fetch_state(state + p.state_plane));
-        r.sum.low = state_of(fetch_state(state + 5u * p.state_plane));
-        r.product.high = state_of(fetch_state(state + 2u * p.state_plane));
-        r.product.low = state_of(fetch_state(state + 3u * p.state_plane));
-        carry = state_of(fetch_state(state + 4u * p.state_plane));
-    }
+    var r = begin_march(state);
     var t = min(it.len, p.to_step);
     while (t > p.from_step) {
         let boundary = (t - 1u) / p.group * p.group;
@@ -122,20 +108,10 @@ fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
         r = unwind(it, at.d, begin, t, r);
         t = begin;
         if (FOLD && begin == boundary) {
-            carry = fold(r.product, carry, rounded(r.sum));
-            r = Back(carry, ZERO, ONE);
+            r = end_group(r);
         }
     }
-    if ((p.flags & WRITE_STATE) != 0u) {
-        store_state(state, r.q);
-    }
-    if (PAUSED) {
-        store_state(state + p.state_plane, r.sum.high);
-        store_state(state + 5u * p.state_plane, r.sum.low);
-        store_state(state + 2u * p.state_plane, r.product.high);
-        store_state(state + 3u * p.state_plane, r.product.low);
-        store_state(state + 4u * p.state_plane, carry);
-    }
+    end_march(state, r);
 }
 
 // Q and P of one group.
@@ -146,7 +122,7 @@ fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
         return;
     }
     let it = item(at.item);
-    var r = Back(V(0.0), ZERO, ONE);
+    var r = begin_group(ZERO);
     let begin = it.group * p.group;
     var t = min(it.len, begin + p.group);
     while (t > begin) {
@@ -167,11 +143,11 @@ fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
             let i = it.base + t * p.step + at.d;
             r = retreat(r, a_of(fetch_a(i)), V(0.0), c_of(fetch_c(i)), dy_of(fetch_dy(i)));
         }
+        if (t % SPAN == 0u) {
+            r = end_span(r);
+        }
     }
-    let i = 3u * at.item * p.width + at.d;
-    store_agg(i, rounded(r.sum));
-    store_agg(i + p.width, r.product.high);
-    store_agg(i + 2u * p.width, r.product.low);
+    store_group(4u * at.item * p.width + at.d, r);
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -182,7 +158,7 @@ fn apply(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
     }
     let it = item(at.item);
     let begin = it.group * p.group;
-    let entry = agg_of(fetch_agg(3u * at.item * p.width + at.d));
+    let entry = agg_of(fetch_agg(4u * at.item * p.width + at.d));
     let end = min(it.len, begin + p.group);
-    unwind(it, at.d, begin, end, Back(entry, ZERO, ONE));
+    unwind(it, at.d, begin, end, begin_group(Pair(entry, V(0.0))));
 }

@@ -1,7 +1,7 @@
 // Folds the groups of a sequence in order, from the exact carry: the entry of every group replaces its S, the carry out
-// of the last goes to the state. One invocation a lane. 3·CHUNK loads are in flight before the fold of a batch begins,
-// since the latency of the fold's operands, not the fold, bounds a long chain. Traffic: three reads and a write of one
-// state a group.
+// of the last goes to the state. One invocation a lane. 4·CHUNK loads are in flight before the fold of a batch begins,
+// since the latency of the fold's operands, not the fold, bounds a long chain. Traffic: four reads and a write of one
+// state a group. A fold too long for one dispatch leaves what the carry's rounding took in a second plane of the state.
 
 @compute @workgroup_size(WORKGROUP)
 fn carry_groups(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -12,11 +12,14 @@ fn carry_groups(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invo
     // For packed sequences base is the sequence's first aggregate and len its groups.
     let it = item(at.item);
     let state = at.item * p.state_pitch + at.d;
-    var carry = V(0.0);
+    var carry = ZERO;
     if ((p.flags & READ_STATE) != 0u) {
-        carry = state_of(fetch_state(state));
+        carry.high = plane(state, 0u);
     }
-    let pitch = 3u * p.width;
+    if (PAUSED && (p.flags & RESUME) != 0u) {
+        carry.low = plane(state, 1u);
+    }
+    let pitch = 4u * p.width;
     var i = it.base + at.d;
     var stride = pitch;
     if ((p.flags & BACKWARD) != 0u) {
@@ -27,25 +30,29 @@ fn carry_groups(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invo
     while (left >= CHUNK) {
         //@each
         let s$ = fetch_agg(i + $u * stride);
-        let m$ = fetch_agg(i + $u * stride + p.width);
-        let n$ = fetch_agg(i + $u * stride + 2u * p.width);
+        let r$ = fetch_agg(i + $u * stride + p.width);
+        let m$ = fetch_agg(i + $u * stride + 2u * p.width);
+        let n$ = fetch_agg(i + $u * stride + 3u * p.width);
         //@end
         //@each
-        store_agg(i + $u * stride, carry);
-        carry = fold(Pair(agg_of(m$), agg_of(n$)), carry, agg_of(s$));
+        store_agg(i + $u * stride, carry.high);
+        carry = fold(Pair(agg_of(m$), agg_of(n$)), carry, Pair(agg_of(s$), agg_of(r$)));
         //@end
         i += CHUNK * stride;
         left -= CHUNK;
     }
     while (left > 0u) {
-        let sum = agg_of(fetch_agg(i));
-        let product = Pair(agg_of(fetch_agg(i + p.width)), agg_of(fetch_agg(i + 2u * p.width)));
-        store_agg(i, carry);
+        let sum = Pair(agg_of(fetch_agg(i)), agg_of(fetch_agg(i + p.width)));
+        let product = Pair(agg_of(fetch_agg(i + 2u * p.width)), agg_of(fetch_agg(i + 3u * p.width)));
+        store_agg(i, carry.high);
         carry = fold(product, carry, sum);
         i += stride;
         left -= 1u;
     }
     if ((p.flags & WRITE_STATE) != 0u) {
-        store_state(state, carry);
+        store_state(state, carry.high);
+    }
+    if (PAUSED) {
+        store_plane(state, 1u, carry.low);
     }
 }

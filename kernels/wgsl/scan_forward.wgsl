@@ -2,22 +2,15 @@
 //
 // Time is cut into groups of p.group steps and groups into chunks of CHUNK steps. The carry out of a group is
 // P·carry + S (P the product of its gates, S its scan from 0), whichever way it is computed: `march` owns a lane from
-// the first step to the last and keeps S and P beside h; `reduce` leaves S and P of every group, scan_carry folds them
+// the first step to the last and keeps S and P beside h (fold.wgsl); `reduce` leaves S and P of every group, scan_carry folds them
 // in order, `apply` replays every group from its exact entry. Same expressions in the same order, so the same bits.
 //
 // A chunk is loaded whole before its first step, which keeps 4·CHUNK loads in flight an invocation; memory bounds the
 // kernel. Traffic: march and apply read x, a, b, c once and write y once; reduce reads x, a, b once more.
 // Storage bindings: at most 7 (x, a, b, c, y, saved, and state or agg).
 
-struct Run {
-    h: V,
-    // The scan from 0 since the group began, and the product of its gates.
-    sum: Pair,
-    product: Pair,
-}
-
 fn advance(r: Run, a: V, u: V) -> Run {
-    return Run(fma(a, r.h, u), scanned(r.sum, a, u), times(r.product, a));
+    return Run(fma(a, r.h, u), fma(a, r.s, u), times(r.p, a), r.sum, r.product, r.carry);
 }
 
 fn replay(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
@@ -51,12 +44,14 @@ fn replay(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
             }
             t += 1u;
         }
+        if (t % SPAN == 0u) {
+            r = end_span(r);
+        }
     }
     return r;
 }
 
-// One invocation a lane of a sequence. A march too long for one dispatch pauses between chunks: h, S, P and the
-// group's carry wait in six planes of the state.
+// One invocation a lane of a sequence. A march too long for one dispatch pauses between chunks.
 @compute @workgroup_size(WORKGROUP)
 fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let at = place(workgroup, local);
@@ -65,18 +60,7 @@ fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
     }
     let it = item(at.item);
     let state = at.item * p.state_pitch + at.d;
-    var r = Run(V(0.0), ZERO, ONE);
-    if ((p.flags & READ_STATE) != 0u) {
-        r.h = state_of(fetch_state(state));
-    }
-    var carry = r.h;
-    if (PAUSED && p.from_step > 0u) {
-        r.sum.high = state_of(fetch_state(state + p.state_plane));
-        r.sum.low = state_of(fetch_state(state + 5u * p.state_plane));
-        r.product.high = state_of(fetch_state(state + 2u * p.state_plane));
-        r.product.low = state_of(fetch_state(state + 3u * p.state_plane));
-        carry = state_of(fetch_state(state + 4u * p.state_plane));
-    }
+    var r = begin_march(state);
     let last = min(it.len, p.to_step);
     var t = p.from_step;
     while (t < last) {
@@ -85,20 +69,10 @@ fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
         r = replay(it, at.d, t, end, r);
         t = end;
         if (FOLD && (end == boundary || end == it.len)) {
-            carry = fold(r.product, carry, rounded(r.sum));
-            r = Run(carry, ZERO, ONE);
+            r = end_group(r);
         }
     }
-    if ((p.flags & WRITE_STATE) != 0u) {
-        store_state(state, r.h);
-    }
-    if (PAUSED) {
-        store_state(state + p.state_plane, r.sum.high);
-        store_state(state + 5u * p.state_plane, r.sum.low);
-        store_state(state + 2u * p.state_plane, r.product.high);
-        store_state(state + 3u * p.state_plane, r.product.low);
-        store_state(state + 4u * p.state_plane, carry);
-    }
+    end_march(state, r);
 }
 
 // S and P of one group.
@@ -109,7 +83,7 @@ fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
         return;
     }
     let it = item(at.item);
-    var r = Run(V(0.0), ZERO, ONE);
+    var r = begin_group(ZERO);
     var t = it.group * p.group;
     let end = min(it.len, t + p.group);
     while (t < end) {
@@ -128,11 +102,11 @@ fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
             r = advance(r, a_of(fetch_a(i)), b_of(fetch_b(i)) * x_of(fetch_x(i)));
             t += 1u;
         }
+        if (t % SPAN == 0u) {
+            r = end_span(r);
+        }
     }
-    let i = 3u * at.item * p.width + at.d;
-    store_agg(i, rounded(r.sum));
-    store_agg(i + p.width, r.product.high);
-    store_agg(i + 2u * p.width, r.product.low);
+    store_group(4u * at.item * p.width + at.d, r);
 }
 
 // One group, replayed from the entry that scan_carry left.
@@ -144,6 +118,6 @@ fn apply(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
     }
     let it = item(at.item);
     let begin = it.group * p.group;
-    let entry = agg_of(fetch_agg(3u * at.item * p.width + at.d));
-    replay(it, at.d, begin, min(it.len, begin + p.group), Run(entry, ZERO, ONE));
+    let entry = agg_of(fetch_agg(4u * at.item * p.width + at.d));
+    replay(it, at.d, begin, min(it.len, begin + p.group), begin_group(Pair(entry, V(0.0))));
 }

@@ -62,6 +62,8 @@ pub(crate) struct Slab {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fit {
     pub(crate) rows: u64,
+    /// Steps of any one sequence.
+    pub(crate) steps: u64,
     pub(crate) sequences: u64,
     pub(crate) chunks: u64,
     pub(crate) groups: u64,
@@ -189,11 +191,22 @@ impl Grid {
         }
     }
 
+    /// The first of some sequences with more steps than that; their end when there is none.
+    fn first_longer(&self, mut seqs: Range<usize>, steps: u64) -> usize {
+        let end = seqs.end;
+        seqs.find(|s| self.seq_len(*s) > steps).unwrap_or(end)
+    }
+
     /// Cuts sequences into slabs that fit, in time order; a piece of a sequence ends on a multiple of `align`.
     pub(crate) fn slabs(&self, seqs: &Range<usize>, fit: &Fit, align: u64) -> Vec<Slab> {
         let mut slabs = Vec::new();
         let mut first = seqs.start;
+        // The first sequence from there on that is longer than one dispatch may walk.
+        let mut long = self.first_longer(seqs.clone(), fit.steps);
         while first < seqs.end {
+            if long < first {
+                long = self.first_longer(first..seqs.end, fit.steps);
+            }
             let whole = |end: usize| {
                 self.first_row(end) - self.first_row(first) <= fit.rows
                     && (end - first) as u64 <= fit.sequences
@@ -201,7 +214,7 @@ impl Grid {
                     && self.groups_before(end) - self.groups_before(first) <= fit.groups
             };
             // Everything is additive over sequences, so the longest run that fits is found by bisection.
-            let (mut low, mut high) = (first, seqs.end);
+            let (mut low, mut high) = (first, long);
             while low < high {
                 let middle = low + (high - low).div_ceil(2);
                 if whole(middle) { low = middle } else { high = middle - 1 }
@@ -213,6 +226,7 @@ impl Grid {
             }
             let most = fit
                 .rows
+                .min(fit.steps)
                 .min(fit.chunks.saturating_mul(self.chunk))
                 .min(fit.groups.saturating_mul(self.group));
             let (len, most) = (self.seq_len(first), (most / align * align).max(align));

@@ -8,8 +8,8 @@ use ssm_core::{
 };
 use wgpu::{CommandEncoder, Features};
 
+use crate::dispatch::Schedule;
 use crate::grid::{DeviceLimits, Grid, group_len, rows_that_fit};
-use crate::schedule::Schedule;
 use crate::view::{WgpuMut, WgpuRef};
 use crate::{WgpuBackend, WgpuError, passes};
 

@@ -3,7 +3,7 @@
 use ssm_core::{DType, Operand};
 use wgpu::{BindGroupEntry, BindingResource, Buffer, BufferBinding, BufferUsages, CommandEncoder};
 
-use crate::schedule::{Dispatch, Schedule, Window};
+use crate::dispatch::{Dispatch, Schedule, Window};
 use crate::shader::{Form, PipelineKey, TABLE, WORKGROUP};
 use crate::view::WgpuRef;
 use crate::{WgpuBackend, WgpuError};

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod device;
+mod dispatch;
 mod error;
 mod grid;
 mod host;

@@ -2,9 +2,10 @@
 
 use ssm_core::{Algorithm, Checkpoint, DType, GatedScan, Grads, Operand, ScanBackward};
 
+use crate::dispatch::{BACKWARD, READ_STATE, RESUME, Schedule, WRITE_STATE};
 use crate::grid::{DeviceLimits, Grid, Slab, Tile};
-use crate::schedule::{BACKWARD, Builder, Call, READ_STATE, SavedRows, Schedule, StateRows, WRITE_STATE};
-use crate::shader::{AGGREGATE, Body, PLANES, Save, Slot, Slots};
+use crate::schedule::{Builder, Call, SavedRows, StateRows};
+use crate::shader::{AGGREGATE, Body, CARRY_BATCH, CARRY_PLANES, PLANES, Save, Slot, Slots, TURNS};
 
 /// Where a carry starts and where it is left.
 #[derive(Clone, Copy, Debug)]
@@ -175,31 +176,26 @@ impl Outputs {
 }
 
 impl Builder<'_> {
-    /// Runs a carry through slabs: places its state, starts it, and hands every slab the state and the flags.
+    /// Runs a carry through slabs: places its state, starts it, and hands every slab the state, the flags and whether
+    /// the carry pauses between slabs, in `planes` planes of the workspace.
     fn through(
         &mut self,
         tile: &Tile,
         slabs: &[Slab],
         ends: Ends,
-        march: bool,
+        planes: u64,
         mut emit: impl FnMut(&mut Self, &Slab, Option<StateRows>, u32, bool),
     ) {
-        let pieces = slabs.iter().any(|slab| slab.steps.is_some());
-        let paused = march && pieces;
+        let paused = slabs.iter().any(|slab| slab.steps.is_some());
         let start = ends.start.map(|operand| self.caller_state(operand, tile));
         let end = ends.end.map(|operand| self.caller_state(operand, tile));
-        let state = match (paused, end, pieces) {
-            (true, _, _) => Some(self.work_state(tile, PLANES)),
-            (false, Some(end), _) => Some(end),
-            (false, None, true) => Some(self.work_state(tile, 1)),
-            (false, None, false) => start,
-        };
+        let state = if paused { Some(self.work_state(tile, planes)) } else { end.or(start) };
         if let (Some(from), Some(to)) = (start, state)
             && from != to
         {
             self.copy_state(tile, Some(from), to);
         }
-        let writes = if end.is_some() || pieces { WRITE_STATE } else { 0 };
+        let writes = if end.is_some() || paused { WRITE_STATE } else { 0 };
         let base = writes | if ends.backward { BACKWARD } else { 0 };
         let ordered: Vec<&Slab> =
             if ends.backward { slabs.iter().rev().collect() } else { slabs.iter().collect() };
@@ -208,7 +204,11 @@ impl Builder<'_> {
             // A sequence's later pieces go on where the one before left off.
             let goes_on = slab.steps.is_some() && before == Some(slab.seqs.start);
             before = slab.steps.is_some().then_some(slab.seqs.start);
-            let reads = if start.is_some() || goes_on { READ_STATE } else { 0 };
+            let reads = match (goes_on, start) {
+                (true, _) => READ_STATE | RESUME,
+                (false, Some(_)) => READ_STATE,
+                (false, None) => 0,
+            };
             emit(self, slab, state, base | reads, paused);
         }
         if let (true, Some(from), Some(to)) = (paused, state, end) {
@@ -223,6 +223,8 @@ impl Builder<'_> {
     fn slabs_by_group(&self, tile: &Tile, saved: SavedRows) -> Vec<Slab> {
         let mut fit = self.fit(tile, saved);
         fit.groups = (self.limits.binding / (AGGREGATE * 4) / tile.width).min(self.grid.most_items());
+        // An invocation walks one group.
+        fit.steps = u64::MAX;
         self.grid.slabs(&tile.seqs, &fit, self.grid.group)
     }
 
@@ -236,9 +238,11 @@ impl Builder<'_> {
         let mut fit = self.fit(tile, SavedRows::Work(0));
         (fit.rows, fit.chunks) = (u64::MAX, u64::MAX);
         fit.groups = self.limits.binding / (AGGREGATE * 4) / tile.width;
+        fit.steps = u64::from(TURNS * CARRY_BATCH) * self.grid.group;
         let slabs = self.grid.slabs(&tile.seqs, &fit, self.grid.group);
-        self.through(tile, &slabs, ends, false, |builder, slab, state, flags, _| {
-            builder.carry(agg, flags, state, tile, slab);
+        let call = Call { agg, ..Call::new(Body::Carry, Slots::default()) };
+        self.through(tile, &slabs, ends, CARRY_PLANES, |builder, slab, state, flags, paused| {
+            builder.carry(&Call { flags, state, paused, ..call }, tile, slab);
         });
     }
 
@@ -256,19 +260,14 @@ impl Builder<'_> {
         let outputs = Slots::of(&inputs(pass.y));
         let outputs = if pass.save == Save::Nothing { outputs } else { outputs.with(Slot::Saved) };
         let call = Call {
-            body: Body::ForwardMarch,
-            slots: outputs,
             save: pass.save,
             saved: pass.saved,
             fold: algorithm != Algorithm::Sequential,
-            paused: false,
-            flags: 0,
-            state: None,
-            agg: 0,
+            ..Call::new(Body::ForwardMarch, outputs)
         };
         if algorithm != Algorithm::Chunked {
             let slabs = self.slabs_by_step(tile, pass.saved);
-            return self.through(tile, &slabs, pass.ends, true, |builder, slab, state, flags, paused| {
+            return self.through(tile, &slabs, pass.ends, PLANES, |builder, slab, state, flags, paused| {
                 let slots = if state.is_some() { outputs.with(Slot::State) } else { outputs };
                 builder.scan(&Call { slots, flags, state, paused, ..call }, tile, slab);
             });
@@ -305,15 +304,10 @@ impl Builder<'_> {
             self.forward_tile(algorithm, &ForwardPass { y: false, save, saved, ends }, tile);
         }
         let call = Call {
-            body: Body::BackwardMarch,
-            slots: Slots::default(),
             save,
             saved,
             fold: algorithm != Algorithm::Sequential,
-            paused: false,
-            flags: 0,
-            state: None,
-            agg: 0,
+            ..Call::new(Body::BackwardMarch, Slots::default())
         };
         let buffers = self.limits.buffers;
         if algorithm != Algorithm::Chunked {
@@ -327,7 +321,7 @@ impl Builder<'_> {
                     end: ends.end.filter(|_| outputs.carry),
                     backward: true,
                 };
-                self.through(tile, &slabs, ends, true, |builder, slab, state, flags, paused| {
+                self.through(tile, &slabs, ends, PLANES, |builder, slab, state, flags, paused| {
                     let slots = outputs.slots(problem, save, true, state.is_some());
                     // dc alone has no carry to pause.
                     let (flags, paused) = if outputs.needs_g() { (flags, paused) } else { (BACKWARD, false) };

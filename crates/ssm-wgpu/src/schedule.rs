@@ -2,103 +2,11 @@
 //!
 //! Everything here is arithmetic on the problem and the device's limits, done before any operand is known.
 
-use std::ops::Range;
-
 use ssm_core::{DType, GatedScan, Operand};
 
+use crate::dispatch::{Dispatch, Params, READ_STATE, RESUME, Schedule, WRITE_STATE, Window, wrap};
 use crate::grid::{DeviceLimits, Fit, Grid, Slab, Tile, rows_that_fit};
-use crate::shader::{AGGREGATE, Body, CARRY_BATCH, Key, PLANES, Save, Slot, Slots};
-
-pub(crate) const READ_STATE: u32 = 1;
-pub(crate) const WRITE_STATE: u32 = 2;
-pub(crate) const BACKWARD: u32 = 4;
-
-/// Elements of an operand that a dispatch binds, without the offset alignment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Window {
-    pub(crate) slot: Slot,
-    pub(crate) operand: Operand,
-    pub(crate) start: u64,
-    pub(crate) len: u64,
-}
-
-/// `Params` of common.wgsl, less what is known at launch: offsets, lanes and grid.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Params {
-    pub(crate) items: u32,
-    pub(crate) flags: u32,
-    pub(crate) base: u32,
-    pub(crate) step: u32,
-    pub(crate) row: u32,
-    pub(crate) len: u32,
-    pub(crate) groups: u32,
-    pub(crate) first: u32,
-    pub(crate) group: u32,
-    pub(crate) state_pitch: u32,
-    pub(crate) state_plane: u32,
-    pub(crate) from_step: u32,
-    pub(crate) to_step: u32,
-    pub(crate) saved: u32,
-    pub(crate) saved_row: u32,
-    pub(crate) saved_pitch: u32,
-    pub(crate) width: u32,
-}
-
-impl Params {
-    /// The words of the uniform, in the order of common.wgsl.
-    pub(crate) fn words(&self, offsets: &[u32; 16], lanes: u32, grid: u32) -> [u32; 36] {
-        let mut words = [0; 36];
-        let tail = [
-            self.items,
-            lanes,
-            grid,
-            self.flags,
-            self.base,
-            self.step,
-            self.row,
-            self.len,
-            self.groups,
-            self.first,
-            self.group,
-            self.state_pitch,
-            self.state_plane,
-            self.from_step,
-            self.to_step,
-            self.saved,
-            self.saved_row,
-            self.saved_pitch,
-            self.width,
-        ];
-        words[..16].copy_from_slice(offsets);
-        words[16..16 + tail.len()].copy_from_slice(&tail);
-        words
-    }
-}
-
-/// One dispatch.
-#[derive(Clone, Debug)]
-pub(crate) struct Dispatch {
-    pub(crate) key: Key,
-    pub(crate) windows: Vec<Window>,
-    pub(crate) params: Params,
-    /// Channels an item: lanes follow from them once the form is known.
-    pub(crate) channels: u64,
-    /// Whether rows of 16-bit elements keep to whole words: D is even.
-    pub(crate) aligned_rows: bool,
-    /// Its entries in the schedule's table.
-    pub(crate) table: Option<Range<usize>>,
-}
-
-/// All dispatches of a plan.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Schedule {
-    pub(crate) dispatches: Vec<Dispatch>,
-    pub(crate) table: Vec<[u32; 4]>,
-    /// Accumulator elements of workspace.
-    pub(crate) workspace: u64,
-    pub(crate) bytes_read: u64,
-    pub(crate) bytes_written: u64,
-}
+use crate::shader::{AGGREGATE, Body, CARRY_BATCH, Key, PLANES, Save, Slot, Slots, TURNS};
 
 /// Rows of states: the caller's (N, D), or some of the workspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +17,20 @@ pub(crate) struct StateRows {
     pub(crate) pitch: u64,
     /// From a plane to the next; 0 for one plane.
     pub(crate) plane: u64,
+}
+
+impl StateRows {
+    /// Elements of a row, `width` channels of every plane.
+    const fn row(&self, width: u64) -> u64 {
+        if self.plane > 0 { self.pitch } else { width }
+    }
+
+    /// States that a dispatch reads and writes of so many rows of `width` channels.
+    fn touched(&self, rows: u64, width: u64, flags: u32) -> (u64, u64) {
+        let has = |flag| u64::from(flags & flag != 0);
+        let read = if flags & RESUME != 0 { self.row(width) } else { width * has(READ_STATE) };
+        (rows * read, rows * self.row(width) * has(WRITE_STATE))
+    }
 }
 
 /// Where the states at chunk entries are.
@@ -135,9 +57,21 @@ pub(crate) struct Call {
     pub(crate) agg: u64,
 }
 
-/// Wraps on purpose: indices are computed modulo 2^32 on the device, where windows are smaller than that.
-pub(crate) fn wrap(v: u64) -> u32 {
-    v as u32
+impl Call {
+    /// A kernel that folds and keeps no state.
+    pub(crate) const fn new(body: Body, slots: Slots) -> Self {
+        Self {
+            body,
+            slots,
+            save: Save::Nothing,
+            saved: SavedRows::Caller,
+            fold: true,
+            paused: false,
+            flags: 0,
+            state: None,
+            agg: 0,
+        }
+    }
 }
 
 /// Collects dispatches for one problem.
@@ -191,6 +125,7 @@ impl<'p> Builder<'p> {
                 .min(self.grid.most_items()),
             chunks: rows_that_fit(bytes, 4, w, pitch),
             groups: u64::MAX,
+            steps: u64::from(TURNS) * self.grid.chunk,
         }
     }
 
@@ -323,10 +258,7 @@ impl<'p> Builder<'p> {
                 }
                 Slot::H0 => (Operand::H0, (slab.seqs.start as u64 * d + tile.d0, (seqs - 1) * d + w)),
                 Slot::State => match call.state {
-                    Some(s) => {
-                        let planes = if s.plane > 0 { s.pitch } else { w };
-                        (s.operand, (s.base + at * s.pitch, (seqs - 1) * s.pitch + planes))
-                    }
+                    Some(s) => (s.operand, (s.base + at * s.pitch, (seqs - 1) * s.pitch + s.row(w))),
                     None => continue,
                 },
                 Slot::Agg => (Operand::Workspace, (call.agg + agg_at * AGGREGATE * w, items * AGGREGATE * w)),
@@ -385,6 +317,7 @@ impl<'p> Builder<'p> {
         let walked =
             slab.seqs.clone().map(|s| steps.end.min(g.seq_len(s)).saturating_sub(steps.start)).sum::<u64>();
         let dispatch = Dispatch { key, windows, params, channels: w, aligned_rows: d % 2 == 0, table };
+        let state_touched = call.state.map_or((0, 0), |s| s.touched(seqs, w, call.flags));
         self.push(dispatch, |slot| {
             let elements = w * match slot {
                 Slot::Saved if call.save != Save::H => chunks.end - chunks.start,
@@ -394,9 +327,7 @@ impl<'p> Builder<'p> {
             };
             match slot {
                 Slot::Agg if key.writes(slot) => (0, AGGREGATE * elements),
-                Slot::State => {
-                    (elements * u64::from(call.flags & READ_STATE), elements * u64::from(call.flags >> 1 & 1))
-                }
+                Slot::State => state_touched,
                 _ if key.writes(slot) => (0, elements),
                 _ => (elements, 0),
             }
@@ -404,8 +335,8 @@ impl<'p> Builder<'p> {
     }
 
     /// Folds the groups of a slab.
-    pub(crate) fn carry(&mut self, agg: u64, flags: u32, state: Option<StateRows>, tile: &Tile, slab: &Slab) {
-        let (g, w) = (self.grid, tile.width);
+    pub(crate) fn carry(&mut self, call: &Call, tile: &Tile, slab: &Slab) {
+        let (g, w, Call { agg, flags, state, .. }) = (self.grid, tile.width, *call);
         let groups = g.slab_groups(slab);
         let (seqs, count) = (slab.seqs.len() as u64, groups.end - groups.start);
         let at = (slab.seqs.start - tile.seqs.start) as u64;
@@ -421,7 +352,7 @@ impl<'p> Builder<'p> {
             slot: Slot::State,
             operand: s.operand,
             start: s.base + at * s.pitch,
-            len: (seqs - 1) * s.pitch + w,
+            len: (seqs - 1) * s.pitch + s.row(w),
         }));
         let table = g.is_packed().then(|| {
             let begin = self.begin_table();
@@ -437,6 +368,7 @@ impl<'p> Builder<'p> {
             body: Body::Carry,
             slots: Slots::of(&[(Slot::Agg, true), (Slot::State, state.is_some())]),
             packed: g.is_packed(),
+            paused: call.paused,
             chunk: CARRY_BATCH,
             ..plain_key()
         };
@@ -447,6 +379,7 @@ impl<'p> Builder<'p> {
             len: wrap(count / seqs),
             groups: 1,
             state_pitch: wrap(state.map_or(0, |s| s.pitch)),
+            state_plane: wrap(state.map_or(0, |s| s.plane)),
             width: wrap(w),
             ..Params::default()
         };
@@ -454,7 +387,7 @@ impl<'p> Builder<'p> {
             Dispatch { key, windows, params, channels: w, aligned_rows: true, table },
             |slot| match slot {
                 Slot::Agg => (AGGREGATE * count * w, count * w),
-                _ => (seqs * w * u64::from(flags & READ_STATE), seqs * w * u64::from(flags >> 1 & 1)),
+                _ => state.map_or((0, 0), |s| s.touched(seqs, w, flags)),
             },
         );
     }

@@ -13,10 +13,19 @@ pub(crate) const WORKGROUP: u32 = 64;
 pub(crate) const CHUNK: u32 = 16;
 /// Groups that the carry pass loads at once.
 pub(crate) const CARRY_BATCH: u32 = 16;
-/// Values an aggregate holds: S, and P in two parts.
-pub(crate) const AGGREGATE: u64 = 3;
-/// Planes of a paused march's state: h, S and P in two parts each, the group's carry.
-pub(crate) const PLANES: u64 = 6;
+/// Steps whose scan from 0 is kept in one f32, whatever the chunk: it shows in the bits.
+pub(crate) const SPAN: u32 = 16;
+/// Chunks, or batches of groups, that one invocation walks at most. Mesa's software adapters stop every loop of an
+/// invocation, without a word, once its loops have turned 65,535 times in all, the turns that only leave a loop
+/// counted; and everywhere a driver may take a device for hung whose dispatch runs for seconds. A walk turns once a
+/// chunk, twice a group and at most 46 times in the tail of a sequence: a quarter of the bound leaves room for all.
+pub(crate) const TURNS: u32 = 16_384;
+/// Values an aggregate holds: S and P in two parts each.
+pub(crate) const AGGREGATE: u64 = 4;
+/// Planes of a paused march's state, as fold.wgsl has them.
+pub(crate) const PLANES: u64 = 10;
+/// Planes of a paused carry's state: the carry in two parts.
+pub(crate) const CARRY_PLANES: u64 = 2;
 /// Table entries that fit the uniform binding that every WebGPU device has (64 KiB).
 pub(crate) const TABLE: u32 = 4096;
 
@@ -262,6 +271,7 @@ pub(crate) fn source(key: &PipelineKey) -> String {
     let (v, u) = if lane == 2 { ("vec2<f32>", "vec2<u32>") } else { ("f32", "u32") };
     let mut out = format!(
         "const WORKGROUP: u32 = {WORKGROUP}u;\nconst TABLE: u32 = {TABLE}u;\nconst CHUNK: u32 = {}u;\n\
+         const SPAN: u32 = {SPAN}u;\n\
          const LANE: u32 = {lane}u;\nconst FOLD: bool = {};\nconst PAUSED: bool = {};\n\
          const FUSED: bool = {};\n\
          const SAVE_CHUNKS: bool = {};\nconst SAVE_H: bool = {};\nalias V = {v};\nalias U = {u};\n",
@@ -273,6 +283,7 @@ pub(crate) fn source(key: &PipelineKey) -> String {
         k.save == Save::H,
     );
     out.push_str(include_str!("../wgsl/common.wgsl"));
+    out.push_str(include_str!("../wgsl/fold.wgsl"));
     let holds = |dtype| k.slots.iter().any(|slot| k.dtype_of(slot) == dtype);
     if holds(DType::Bf16) {
         out.push_str(include_str!("../wgsl/bf16.wgsl"));

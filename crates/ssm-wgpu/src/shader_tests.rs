@@ -6,10 +6,10 @@ use std::collections::HashSet;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use ssm_core::{Algorithm, Checkpoint, DType, GatedScan, Grads};
 
+use crate::dispatch::{Dispatch, Schedule};
 use crate::grid::{DeviceLimits, Grid};
 use crate::passes;
 use crate::pipeline::layout_entries;
-use crate::schedule::Schedule;
 use crate::shader::{Body, Form, Key, PipelineKey, source};
 
 /// What every WebGPU device has.
@@ -171,6 +171,58 @@ fn schedules_keep_to_the_limits_of_every_device() {
                 for window in &dispatch.windows {
                     let bytes = window.len * dispatch.key.dtype_of(window.slot).size();
                     assert!(window.len > 0 && bytes <= limits.binding, "{:?} of {:?}", window, dispatch.key);
+                }
+            }
+        }
+    }
+}
+
+/// How often the loops of one invocation turn at most, the turns that only leave a loop counted.
+fn turns(schedule: &Schedule, dispatch: &Dispatch) -> u64 {
+    let (key, p) = (&dispatch.key, &dispatch.params);
+    // The longest of the sequences, or the longest run of groups.
+    let len = match &dispatch.table {
+        Some(table) => schedule.table[table.clone()].iter().map(|entry| entry[1]).max().unwrap_or(0),
+        None => p.len,
+    };
+    let chunk = u64::from(key.chunk);
+    match key.body {
+        Body::ForwardMarch | Body::BackwardMarch => {
+            let steps = u64::from(len.min(p.to_step).saturating_sub(p.from_step));
+            // A tail goes step by step, backward once more for h; a group's loop is left once.
+            steps / chunk + 2 * (steps / u64::from(p.group) + 2) + 3 * chunk
+        }
+        Body::ForwardReduce | Body::ForwardApply | Body::BackwardReduce | Body::BackwardApply => {
+            u64::from(p.group) / chunk + 3 * chunk + 1
+        }
+        Body::Carry => u64::from(len) / chunk + chunk + 2,
+        Body::CopyState | Body::Fill => 0,
+    }
+}
+
+#[test]
+fn no_invocation_turns_its_loops_as_often_as_an_adapter_may_stop_them() {
+    let long: [(usize, &[usize]); 5] = [
+        (1 << 20, &[]),
+        ((1 << 18) + 1, &[]),
+        (i32::MAX as usize, &[]),
+        (3 << 20, &[0, 5, 1 << 19, (3 << 20) - 1]),
+        (200_000, &[0, 100_000]),
+    ];
+    for (len, cu) in long {
+        for reverse in [false, true] {
+            let builder = GatedScan::builder(1, len, 2).reverse(reverse);
+            let builder = if cu.is_empty() { builder } else { builder.cu_seqlens(cu) };
+            let problem = builder.final_state(true).build().unwrap();
+            let backward = problem.backward(Grads::all(&problem)).unwrap();
+            let grid = Grid::new(&problem, &MOST);
+            for algorithm in [Algorithm::Sequential, Algorithm::March, Algorithm::Chunked] {
+                let forward = passes::forward(&problem, &grid, &MOST, algorithm, false);
+                for schedule in [forward, passes::backward(&backward, &grid, &MOST, algorithm)] {
+                    for dispatch in &schedule.dispatches {
+                        let turns = turns(&schedule, dispatch);
+                        assert!(turns < 65_535 / 2, "{turns} in {:?} at {len} steps", dispatch.key.body);
+                    }
                 }
             }
         }

@@ -1,0 +1,156 @@
+// How a carry passes a group of steps: P·carry + S, with P the product of the group's gates and S its scan from 0.
+//
+// A state that lives for thousands of groups is rounded once in each, and a product of gates near 1 once a step: both
+// add up. So a carry, S and P are pairs, a value and what its roundings took. Within a span of SPAN steps S is a plain
+// f32, which rounds little beside h; spans are folded into the group's pair. h itself runs through a group as the plain
+// loop does, from the rounded carry.
+
+// A value, and what its roundings took.
+struct Pair {
+    high: V,
+    low: V,
+}
+
+const ZERO: Pair = Pair(V(0.0), V(0.0));
+const ONE: Pair = Pair(V(1.0), V(0.0));
+const GREATEST: f32 = 0x1.fffffep+127f;
+
+// Where a walk is. Forward h is the state, backward it is q.
+struct Run {
+    h: V,
+    // Since the span began: the scan from 0, and the product of the gates.
+    s: V,
+    p: Pair,
+    // The same of the spans before it in the group.
+    sum: Pair,
+    product: Pair,
+    // The carry into the group.
+    carry: Pair,
+}
+
+fn begin_group(carry: Pair) -> Run {
+    return Run(carry.high, V(0.0), ONE, ZERO, ONE, carry);
+}
+
+// The upper 12 bits of each significand: products of these, and of what they leave, are exact.
+fn upper(v: V) -> V {
+    return bitcast<V>(bitcast<U>(v) & U(0xfffff000u));
+}
+
+// Its argument, by way of a zero that only the host knows: a compiler that treats sums and products as if they were
+// exact must not here.
+fn opaque(v: V) -> V {
+    return bitcast<V>(bitcast<U>(v) ^ U(p.zero));
+}
+
+// Where fma rounds once it says what rounding took from a product. Software adapters round twice: there the product is
+// put together from exact pieces.
+fn product_of(a: V, b: V) -> Pair {
+    let high = opaque(a * b);
+    if (FUSED) {
+        return Pair(high, fma(a, b, -high));
+    }
+    let a1 = upper(a);
+    let a2 = a - a1;
+    let b1 = upper(b);
+    let b2 = b - b1;
+    return Pair(high, opaque(a1 * b1) - high + opaque(a1 * b2) + opaque(a2 * b1) + opaque(a2 * b2));
+}
+
+fn sum_of(a: V, b: V) -> Pair {
+    let high = opaque(a + b);
+    let b1 = opaque(high - a);
+    return Pair(high, opaque(a - opaque(high - b1)) + opaque(b - b1));
+}
+
+fn times(product: Pair, a: V) -> Pair {
+    let next = product_of(a, product.high);
+    return Pair(next.high, fma(a, product.low, next.low));
+}
+
+// product·carry + sum. A carry of exactly 0 stays out of the product, which may have overflowed. What was lost of a
+// value that left the range is no number: such a result keeps to the rounded product, whose sign it takes.
+fn fold(product: Pair, carry: Pair, sum: Pair) -> Pair {
+    let whole = product_of(product.high, carry.high);
+    let near = sum_of(whole.high, sum.high);
+    let lost = fma(product.high, carry.low, fma(product.low, carry.high, whole.low)) + (near.low + sum.low);
+    let high = opaque(near.high + lost);
+    let low = lost - opaque(high - near.high);
+    let finite = abs(high) <= V(GREATEST);
+    let rest = carry.high == V(0.0);
+    let rounded = select(fma(product.high, carry.high, sum.high), high, finite);
+    return Pair(select(rounded, sum.high, rest), select(select(V(0.0), low, finite), sum.low, rest));
+}
+
+// The span's map after the group's. Changes nothing where no step came since the last.
+fn end_span(r: Run) -> Run {
+    let product = product_of(r.p.high, r.product.high);
+    let low = fma(r.p.high, r.product.low, fma(r.p.low, r.product.high, product.low));
+    return Run(r.h, V(0.0), ONE, fold(r.p, r.sum, Pair(r.s, V(0.0))), Pair(product.high, low), r.carry);
+}
+
+fn end_group(r: Run) -> Run {
+    let whole = end_span(r);
+    return begin_group(fold(whole.product, whole.carry, whole.sum));
+}
+
+// A walk too long for one dispatch waits in ten planes of the state, h in the first.
+fn resume_run(at: u32) -> Run {
+    return Run(
+        plane(at, 0u),
+        plane(at, 1u),
+        Pair(plane(at, 2u), plane(at, 3u)),
+        Pair(plane(at, 4u), plane(at, 5u)),
+        Pair(plane(at, 6u), plane(at, 7u)),
+        Pair(plane(at, 8u), plane(at, 9u)),
+    );
+}
+
+fn plane(at: u32, i: u32) -> V {
+    return state_of(fetch_state(at + i * p.state_plane));
+}
+
+fn pause_run(at: u32, r: Run) {
+    store_plane(at, 1u, r.s);
+    store_plane(at, 2u, r.p.high);
+    store_plane(at, 3u, r.p.low);
+    store_plane(at, 4u, r.sum.high);
+    store_plane(at, 5u, r.sum.low);
+    store_plane(at, 6u, r.product.high);
+    store_plane(at, 7u, r.product.low);
+    store_plane(at, 8u, r.carry.high);
+    store_plane(at, 9u, r.carry.low);
+}
+
+fn store_plane(at: u32, i: u32, v: V) {
+    store_state(at + i * p.state_plane, v);
+}
+
+// Where a march starts in this dispatch.
+fn begin_march(at: u32) -> Run {
+    if (PAUSED && (p.flags & RESUME) != 0u) {
+        return resume_run(at);
+    }
+    if ((p.flags & READ_STATE) != 0u) {
+        return begin_group(Pair(state_of(fetch_state(at)), V(0.0)));
+    }
+    return begin_group(ZERO);
+}
+
+fn end_march(at: u32, r: Run) {
+    if ((p.flags & WRITE_STATE) != 0u) {
+        store_state(at, r.h);
+    }
+    if (PAUSED) {
+        pause_run(at, r);
+    }
+}
+
+// The aggregate of a group, S and P.
+fn store_group(i: u32, r: Run) {
+    let whole = end_span(r);
+    store_agg(i, whole.sum.high);
+    store_agg(i + p.width, whole.sum.low);
+    store_agg(i + 2u * p.width, whole.product.high);
+    store_agg(i + 3u * p.width, whole.product.low);
+}
