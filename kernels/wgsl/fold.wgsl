@@ -1,9 +1,12 @@
 // How a carry passes a group of steps: P·carry + S, with P the product of the group's gates and S its scan from 0.
 //
-// A state that lives for thousands of groups is rounded once in each, and a product of gates near 1 once a step: both
-// add up. So a carry, S and P are pairs, a value and what its roundings took. Within a span of SPAN steps S is a plain
-// f32, which rounds little beside h; spans are folded into the group's pair. h itself runs through a group as the plain
-// loop does, from the rounded carry.
+// Where gates are near 1, or the same for long, roundings add up: of the state, once a step, and of the product of
+// gates. So a carry, S and P are pairs, a value and what its roundings took, and only within a span of SPAN steps is h
+// the plain loop's, in f32: it enters each span as the rounded carry. A span's own scan from 0 is a plain f32 too, since
+// it rounds little beside h.
+//
+// Spans are folded twice: into the carry that the next span enters with, and into S and P of the group. Only the latter
+// goes past the group's end, whichever way the groups are folded, so that every way gives the same bits.
 
 // A value, and what its roundings took.
 struct Pair {
@@ -24,12 +27,13 @@ struct Run {
     // The same of the spans before it in the group.
     sum: Pair,
     product: Pair,
-    // The carry into the group.
+    // The carry into the span, and into the group.
+    inner: Pair,
     carry: Pair,
 }
 
 fn begin_group(carry: Pair) -> Run {
-    return Run(carry.high, V(0.0), ONE, ZERO, ONE, carry);
+    return Run(carry.high, V(0.0), ONE, ZERO, ONE, carry, carry);
 }
 
 // The upper 12 bits of each significand: products of these, and of what they leave, are exact.
@@ -82,11 +86,16 @@ fn fold(product: Pair, carry: Pair, sum: Pair) -> Pair {
     return Pair(select(rounded, sum.high, rest), select(select(V(0.0), low, finite), sum.low, rest));
 }
 
-// The span's map after the group's. Changes nothing where no step came since the last.
+// Changes nothing where no step came since the last span. Without FOLD only h counts, and is the plain loop's.
 fn end_span(r: Run) -> Run {
+    if (!FOLD) {
+        return r;
+    }
+    let s = Pair(r.s, V(0.0));
     let product = product_of(r.p.high, r.product.high);
     let low = fma(r.p.high, r.product.low, fma(r.p.low, r.product.high, product.low));
-    return Run(r.h, V(0.0), ONE, fold(r.p, r.sum, Pair(r.s, V(0.0))), Pair(product.high, low), r.carry);
+    let inner = fold(r.p, r.inner, s);
+    return Run(inner.high, V(0.0), ONE, fold(r.p, r.sum, s), Pair(product.high, low), inner, r.carry);
 }
 
 fn end_group(r: Run) -> Run {
@@ -94,7 +103,7 @@ fn end_group(r: Run) -> Run {
     return begin_group(fold(whole.product, whole.carry, whole.sum));
 }
 
-// A walk too long for one dispatch waits in ten planes of the state, h in the first.
+// A walk too long for one dispatch waits in twelve planes of the state, h in the first.
 fn resume_run(at: u32) -> Run {
     return Run(
         plane(at, 0u),
@@ -103,6 +112,7 @@ fn resume_run(at: u32) -> Run {
         Pair(plane(at, 4u), plane(at, 5u)),
         Pair(plane(at, 6u), plane(at, 7u)),
         Pair(plane(at, 8u), plane(at, 9u)),
+        Pair(plane(at, 10u), plane(at, 11u)),
     );
 }
 
@@ -118,8 +128,10 @@ fn pause_run(at: u32, r: Run) {
     store_plane(at, 5u, r.sum.low);
     store_plane(at, 6u, r.product.high);
     store_plane(at, 7u, r.product.low);
-    store_plane(at, 8u, r.carry.high);
-    store_plane(at, 9u, r.carry.low);
+    store_plane(at, 8u, r.inner.high);
+    store_plane(at, 9u, r.inner.low);
+    store_plane(at, 10u, r.carry.high);
+    store_plane(at, 11u, r.carry.low);
 }
 
 fn store_plane(at: u32, i: u32, v: V) {
@@ -146,11 +158,15 @@ fn end_march(at: u32, r: Run) {
     }
 }
 
-// The aggregate of a group, S and P.
+// A group's aggregate, S and P in four rows. scan_carry puts the carry into the group in the place of S.
 fn store_group(i: u32, r: Run) {
     let whole = end_span(r);
     store_agg(i, whole.sum.high);
     store_agg(i + p.width, whole.sum.low);
     store_agg(i + 2u * p.width, whole.product.high);
     store_agg(i + 3u * p.width, whole.product.low);
+}
+
+fn load_group(i: u32) -> Run {
+    return begin_group(Pair(agg_of(fetch_agg(i)), agg_of(fetch_agg(i + p.width))));
 }

@@ -11,7 +11,7 @@
 
 // The run's h is q here, and its s the walk back from 0.
 fn retreat(r: Run, a: V, g: V, c: V, dy: V) -> Run {
-    return Run(a * g, a * fma(c, dy, r.s), times(r.p, a), r.sum, r.product, r.carry);
+    return Run(a * g, a * fma(c, dy, r.s), times(r.p, a), r.sum, r.product, r.inner, r.carry);
 }
 
 // h before the first step of a chunk. With SAVE_H the item's saved index is that of its h0.
@@ -158,7 +158,6 @@ fn apply(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
     }
     let it = item(at.item);
     let begin = it.group * p.group;
-    let entry = agg_of(fetch_agg(4u * at.item * p.width + at.d));
-    let end = min(it.len, begin + p.group);
-    unwind(it, at.d, begin, end, begin_group(Pair(entry, V(0.0))));
+    let entry = load_group(4u * at.item * p.width + at.d);
+    unwind(it, at.d, begin, min(it.len, begin + p.group), entry);
 }

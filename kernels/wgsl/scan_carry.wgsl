@@ -1,7 +1,7 @@
-// Folds the groups of a sequence in order, from the exact carry: the entry of every group replaces its S, the carry out
+// Folds the groups of a sequence in order, from the exact carry: the carry into every group replaces its S, the one out
 // of the last goes to the state. One invocation a lane. 4·CHUNK loads are in flight before the fold of a batch begins,
-// since the latency of the fold's operands, not the fold, bounds a long chain. Traffic: four reads and a write of one
-// state a group. A fold too long for one dispatch leaves what the carry's rounding took in a second plane of the state.
+// since the latency of the fold's operands, not the fold, bounds a long chain. Traffic: four states read a group and
+// two written. A fold too long for one dispatch leaves what the carry's rounding took in a second plane of the state.
 
 @compute @workgroup_size(WORKGROUP)
 fn carry_groups(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
@@ -36,6 +36,7 @@ fn carry_groups(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invo
         //@end
         //@each
         store_agg(i + $u * stride, carry.high);
+        store_agg(i + $u * stride + p.width, carry.low);
         carry = fold(Pair(agg_of(m$), agg_of(n$)), carry, Pair(agg_of(s$), agg_of(r$)));
         //@end
         i += CHUNK * stride;
@@ -45,6 +46,7 @@ fn carry_groups(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invo
         let sum = Pair(agg_of(fetch_agg(i)), agg_of(fetch_agg(i + p.width)));
         let product = Pair(agg_of(fetch_agg(i + 2u * p.width)), agg_of(fetch_agg(i + 3u * p.width)));
         store_agg(i, carry.high);
+        store_agg(i + p.width, carry.low);
         carry = fold(product, carry, sum);
         i += stride;
         left -= 1u;

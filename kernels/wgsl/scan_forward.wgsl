@@ -10,7 +10,7 @@
 // Storage bindings: at most 7 (x, a, b, c, y, saved, and state or agg).
 
 fn advance(r: Run, a: V, u: V) -> Run {
-    return Run(fma(a, r.h, u), fma(a, r.s, u), times(r.p, a), r.sum, r.product, r.carry);
+    return Run(fma(a, r.h, u), fma(a, r.s, u), times(r.p, a), r.sum, r.product, r.inner, r.carry);
 }
 
 fn replay(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
@@ -118,6 +118,6 @@ fn apply(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
     }
     let it = item(at.item);
     let begin = it.group * p.group;
-    let entry = agg_of(fetch_agg(4u * at.item * p.width + at.d));
-    replay(it, at.d, begin, min(it.len, begin + p.group), begin_group(Pair(entry, V(0.0))));
+    let entry = load_group(4u * at.item * p.width + at.d);
+    replay(it, at.d, begin, min(it.len, begin + p.group), entry);
 }

@@ -5,7 +5,7 @@ use ssm_core::{Algorithm, Checkpoint, DType, GatedScan, Grads, Operand, ScanBack
 use crate::dispatch::{BACKWARD, READ_STATE, RESUME, Schedule, WRITE_STATE};
 use crate::grid::{DeviceLimits, Grid, Slab, Tile};
 use crate::schedule::{Builder, Call, SavedRows, StateRows};
-use crate::shader::{AGGREGATE, Body, CARRY_BATCH, CARRY_PLANES, PLANES, Save, Slot, Slots, TURNS};
+use crate::shader::{AGGREGATE, Body, CARRY, CARRY_BATCH, PLANES, Save, Slot, Slots, TURNS};
 
 /// Where a carry starts and where it is left.
 #[derive(Clone, Copy, Debug)]
@@ -241,7 +241,7 @@ impl Builder<'_> {
         fit.steps = u64::from(TURNS * CARRY_BATCH) * self.grid.group;
         let slabs = self.grid.slabs(&tile.seqs, &fit, self.grid.group);
         let call = Call { agg, ..Call::new(Body::Carry, Slots::default()) };
-        self.through(tile, &slabs, ends, CARRY_PLANES, |builder, slab, state, flags, paused| {
+        self.through(tile, &slabs, ends, CARRY, |builder, slab, state, flags, paused| {
             builder.carry(&Call { flags, state, paused, ..call }, tile, slab);
         });
     }

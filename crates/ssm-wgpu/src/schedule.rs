@@ -6,7 +6,7 @@ use ssm_core::{DType, GatedScan, Operand};
 
 use crate::dispatch::{Dispatch, Params, READ_STATE, RESUME, Schedule, WRITE_STATE, Window, wrap};
 use crate::grid::{DeviceLimits, Fit, Grid, Slab, Tile, rows_that_fit};
-use crate::shader::{AGGREGATE, Body, CARRY_BATCH, Key, PLANES, Save, Slot, Slots, TURNS};
+use crate::shader::{AGGREGATE, Body, CARRY, CARRY_BATCH, Key, PLANES, Save, Slot, Slots, TURNS};
 
 /// Rows of states: the caller's (N, D), or some of the workspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -327,6 +327,7 @@ impl<'p> Builder<'p> {
             };
             match slot {
                 Slot::Agg if key.writes(slot) => (0, AGGREGATE * elements),
+                Slot::Agg => (CARRY * elements, 0),
                 Slot::State => state_touched,
                 _ if key.writes(slot) => (0, elements),
                 _ => (elements, 0),
@@ -386,7 +387,7 @@ impl<'p> Builder<'p> {
         self.push(
             Dispatch { key, windows, params, channels: w, aligned_rows: true, table },
             |slot| match slot {
-                Slot::Agg => (AGGREGATE * count * w, count * w),
+                Slot::Agg => (AGGREGATE * count * w, CARRY * count * w),
                 _ => state.map_or((0, 0), |s| s.touched(seqs, w, flags)),
             },
         );

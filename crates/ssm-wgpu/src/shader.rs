@@ -23,9 +23,9 @@ pub(crate) const TURNS: u32 = 16_384;
 /// Values an aggregate holds: S and P in two parts each.
 pub(crate) const AGGREGATE: u64 = 4;
 /// Planes of a paused march's state, as fold.wgsl has them.
-pub(crate) const PLANES: u64 = 10;
-/// Planes of a paused carry's state: the carry in two parts.
-pub(crate) const CARRY_PLANES: u64 = 2;
+pub(crate) const PLANES: u64 = 12;
+/// Values a carry holds: the value, and what its roundings took.
+pub(crate) const CARRY: u64 = 2;
 /// Table entries that fit the uniform binding that every WebGPU device has (64 KiB).
 pub(crate) const TABLE: u32 = 4096;
 
