@@ -42,6 +42,7 @@ const READ_STATE: u32 = 1u;
 const WRITE_STATE: u32 = 2u;
 const BACKWARD: u32 = 4u;
 const RESUME: u32 = 8u;
+const FOLD: u32 = 16u;
 
 @group(0) @binding(0) var<uniform> p: Params;
 

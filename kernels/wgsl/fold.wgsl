@@ -32,6 +32,11 @@ struct Run {
     carry: Pair,
 }
 
+// Without it h is the plain loop's throughout: the sequential algorithm.
+fn folds() -> bool {
+    return (p.flags & FOLD) != 0u;
+}
+
 fn begin_group(carry: Pair) -> Run {
     return Run(carry.high, V(0.0), ONE, ZERO, ONE, carry, carry);
 }
@@ -86,11 +91,7 @@ fn fold(product: Pair, carry: Pair, sum: Pair) -> Pair {
     return Pair(select(rounded, sum.high, rest), select(select(V(0.0), low, finite), sum.low, rest));
 }
 
-// Changes nothing where no step came since the last span. Without FOLD only h counts, and is the plain loop's.
 fn end_span(r: Run) -> Run {
-    if (!FOLD) {
-        return r;
-    }
     let s = Pair(r.s, V(0.0));
     let product = product_of(r.p.high, r.product.high);
     let low = fma(r.p.high, r.product.low, fma(r.p.low, r.product.high, product.low));
@@ -99,8 +100,7 @@ fn end_span(r: Run) -> Run {
 }
 
 fn end_group(r: Run) -> Run {
-    let whole = end_span(r);
-    return begin_group(fold(whole.product, whole.carry, whole.sum));
+    return begin_group(fold(r.product, r.carry, r.sum));
 }
 
 // A walk too long for one dispatch waits in twelve planes of the state, h in the first.
@@ -160,11 +160,10 @@ fn end_march(at: u32, r: Run) {
 
 // A group's aggregate, S and P in four rows. scan_carry puts the carry into the group in the place of S.
 fn store_group(i: u32, r: Run) {
-    let whole = end_span(r);
-    store_agg(i, whole.sum.high);
-    store_agg(i + p.width, whole.sum.low);
-    store_agg(i + 2u * p.width, whole.product.high);
-    store_agg(i + 3u * p.width, whole.product.low);
+    store_agg(i, r.sum.high);
+    store_agg(i + p.width, r.sum.low);
+    store_agg(i + 2u * p.width, r.product.high);
+    store_agg(i + 3u * p.width, r.product.low);
 }
 
 fn load_group(i: u32) -> Run {

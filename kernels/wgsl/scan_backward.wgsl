@@ -85,7 +85,7 @@ fn unwind(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
             }
         }
         t = first;
-        if (t % SPAN == 0u) {
+        if (folds() && t % SPAN == 0u) {
             r = end_span(r);
         }
     }
@@ -107,7 +107,7 @@ fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
         let begin = max(boundary, p.from_step);
         r = unwind(it, at.d, begin, t, r);
         t = begin;
-        if (FOLD && begin == boundary) {
+        if (folds() && begin == boundary) {
             r = end_group(r);
         }
     }

@@ -44,7 +44,7 @@ fn replay(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
             }
             t += 1u;
         }
-        if (t % SPAN == 0u) {
+        if (folds() && (t % SPAN == 0u || t == it.len)) {
             r = end_span(r);
         }
     }
@@ -68,7 +68,7 @@ fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
         let end = min(boundary, last);
         r = replay(it, at.d, t, end, r);
         t = end;
-        if (FOLD && (end == boundary || end == it.len)) {
+        if (folds() && (end == boundary || end == it.len)) {
             r = end_group(r);
         }
     }
@@ -102,7 +102,7 @@ fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
             r = advance(r, a_of(fetch_a(i)), b_of(fetch_b(i)) * x_of(fetch_x(i)));
             t += 1u;
         }
-        if (t % SPAN == 0u) {
+        if (t % SPAN == 0u || t == it.len) {
             r = end_span(r);
         }
     }

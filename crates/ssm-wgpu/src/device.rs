@@ -9,12 +9,14 @@ use wgpu::{Buffer, BufferUsages, Device, Features, Limits, Queue};
 use crate::WgpuError;
 use crate::grid::DeviceLimits;
 use crate::pipeline::Pipeline;
-use crate::shader::PipelineKey;
+use crate::shader::{CHUNK, PipelineKey, SOFTWARE_CHUNK};
 
 /// The scan kernels on one wgpu device. Clones share the device and its compiled pipelines.
 #[derive(Clone, Debug)]
 pub struct WgpuBackend {
     pub(crate) shared: Arc<Shared>,
+    /// Steps that an invocation holds in registers.
+    chunk: u32,
 }
 
 #[derive(Debug)]
@@ -101,7 +103,15 @@ impl WgpuBackend {
     /// made with [`Features::SHADER_F16`].
     pub fn from_device(device: Device, queue: Queue) -> Self {
         let shared = Shared { device, queue, pipelines: Mutex::default(), failure: Arc::default() };
-        Self { shared: Arc::new(shared) }
+        let chunk = if is_software(&shared.device) { SOFTWARE_CHUNK } else { CHUNK };
+        Self { shared: Arc::new(shared), chunk }
+    }
+
+    /// With the kernels that run on GPUs, on an adapter that is a program on the processor too. There they take longer
+    /// to compile and compute the same; their plans save fewer states, and do not go with plans made otherwise.
+    #[must_use]
+    pub fn with_gpu_kernels(self) -> Self {
+        Self { chunk: CHUNK, ..self }
     }
 
     /// The device.
@@ -174,7 +184,7 @@ impl WgpuBackend {
 
     /// Whether the adapter is a program on the processor.
     pub(crate) fn is_software(&self) -> bool {
-        self.shared.device.adapter_info().device_type == wgpu::DeviceType::Cpu
+        is_software(&self.shared.device)
     }
 
     pub(crate) fn limits(&self) -> DeviceLimits {
@@ -185,8 +195,13 @@ impl WgpuBackend {
         DeviceLimits {
             binding: limits.max_storage_buffer_binding_size.min(u64::from(u32::MAX)).saturating_sub(slack),
             buffers: limits.max_storage_buffers_per_shader_stage,
+            chunk: self.chunk,
         }
     }
+}
+
+fn is_software(device: &Device) -> bool {
+    device.adapter_info().device_type == wgpu::DeviceType::Cpu
 }
 
 /// The output of a future that is ready, as those of error scopes are off the web.

@@ -10,6 +10,7 @@ pub(crate) const READ_STATE: u32 = 1;
 pub(crate) const WRITE_STATE: u32 = 2;
 pub(crate) const BACKWARD: u32 = 4;
 pub(crate) const RESUME: u32 = 8;
+pub(crate) const FOLD: u32 = 16;
 
 /// Elements of an operand that a dispatch binds, without the offset alignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use ssm_core::{DType, GatedScan};
 
-use crate::shader::{CHUNK, PLANES, TABLE};
+use crate::shader::{PLANES, TABLE};
 
 /// Steps a group. Longer for longer sequences, so that the serial fold over groups stays short beside the rest.
 pub(crate) const fn group_len(len: usize) -> u64 {
@@ -25,6 +25,8 @@ pub(crate) struct DeviceLimits {
     pub(crate) binding: u64,
     /// Storage buffers a stage.
     pub(crate) buffers: u32,
+    /// Steps that an invocation holds in registers. Shows in no bit.
+    pub(crate) chunk: u32,
 }
 
 /// Sequences, steps and channels of a problem.
@@ -82,7 +84,8 @@ impl Grid {
     pub(crate) fn new(problem: &GatedScan, limits: &DeviceLimits) -> Self {
         let (channels, group) = (problem.channels() as u64, group_len(problem.len()));
         let fits = rows_that_fit(limits.binding, Self::widest(problem), channels, channels);
-        let chunk = if fits < u64::from(CHUNK) { 1 } else { u64::from(CHUNK) };
+        let chunk = u64::from(limits.chunk);
+        let chunk = if fits < chunk { 1 } else { chunk };
         let packed = problem.cu_seqlens().map(|cu| {
             let mut at = [0, 0, 0];
             let mut table = vec![at];

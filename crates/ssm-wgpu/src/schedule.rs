@@ -4,7 +4,7 @@
 
 use ssm_core::{DType, GatedScan, Operand};
 
-use crate::dispatch::{Dispatch, Params, READ_STATE, RESUME, Schedule, WRITE_STATE, Window, wrap};
+use crate::dispatch::{Dispatch, FOLD, Params, READ_STATE, RESUME, Schedule, WRITE_STATE, Window, wrap};
 use crate::grid::{DeviceLimits, Fit, Grid, Slab, Tile, rows_that_fit};
 use crate::shader::{AGGREGATE, Body, CARRY, CARRY_BATCH, Key, PLANES, Save, Slot, Slots, TURNS};
 
@@ -49,6 +49,7 @@ pub(crate) struct Call {
     pub(crate) slots: Slots,
     pub(crate) save: Save,
     pub(crate) saved: SavedRows,
+    /// Whether the carry passes spans and groups by their maps; the sequential algorithm does not.
     pub(crate) fold: bool,
     pub(crate) paused: bool,
     pub(crate) flags: u32,
@@ -283,7 +284,7 @@ impl<'p> Builder<'p> {
         });
         let params = Params {
             items: wrap(items),
-            flags: call.flags,
+            flags: call.flags | if call.fold { FOLD } else { 0 },
             base: first_element(slab.seqs.start),
             step: if g.reverse { wrap(d).wrapping_neg() } else { wrap(d) },
             row: wrap(g.seq_len(slab.seqs.start) * d),
@@ -310,7 +311,6 @@ impl<'p> Builder<'p> {
             out_dtype: self.problem.out_dtype(),
             packed: g.is_packed(),
             save: call.save,
-            fold: call.fold,
             paused: call.paused,
             chunk: wrap(g.chunk),
         };
@@ -419,7 +419,6 @@ fn plain_key() -> Key {
         out_dtype: DType::F32,
         packed: false,
         save: Save::Nothing,
-        fold: true,
         paused: false,
         chunk: 1,
     }

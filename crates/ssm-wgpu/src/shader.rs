@@ -9,8 +9,11 @@ use ssm_core::DType;
 
 /// Invocations a workgroup.
 pub(crate) const WORKGROUP: u32 = 64;
-/// Steps a chunk: what an invocation keeps in registers, and the spacing of the saved states.
+/// Steps a chunk: what an invocation loads at once and keeps in registers, and the spacing of the saved states.
 pub(crate) const CHUNK: u32 = 16;
+/// The same where the adapter is a program on the processor: there are no loads to overlap, and such an adapter takes
+/// half a second to compile a kernel whose chunk is unrolled 16 times.
+pub(crate) const SOFTWARE_CHUNK: u32 = 4;
 /// Groups that the carry pass loads at once.
 pub(crate) const CARRY_BATCH: u32 = 16;
 /// Steps whose scan from 0 is kept in one f32, whatever the chunk: it shows in the bits.
@@ -203,8 +206,6 @@ pub(crate) struct Key {
     /// Items come from the table.
     pub(crate) packed: bool,
     pub(crate) save: Save,
-    /// Whether group ends are folded; the sequential algorithm does not.
-    pub(crate) fold: bool,
     /// The march goes over several dispatches.
     pub(crate) paused: bool,
     /// Steps loaded together.
@@ -272,11 +273,10 @@ pub(crate) fn source(key: &PipelineKey) -> String {
     let mut out = format!(
         "const WORKGROUP: u32 = {WORKGROUP}u;\nconst TABLE: u32 = {TABLE}u;\nconst CHUNK: u32 = {}u;\n\
          const SPAN: u32 = {SPAN}u;\n\
-         const LANE: u32 = {lane}u;\nconst FOLD: bool = {};\nconst PAUSED: bool = {};\n\
+         const LANE: u32 = {lane}u;\nconst PAUSED: bool = {};\n\
          const FUSED: bool = {};\n\
          const SAVE_CHUNKS: bool = {};\nconst SAVE_H: bool = {};\nalias V = {v};\nalias U = {u};\n",
         k.chunk,
-        k.fold,
         k.paused,
         key.fused,
         k.save == Save::Chunks,

@@ -10,11 +10,12 @@ use crate::dispatch::{Dispatch, Schedule};
 use crate::grid::{DeviceLimits, Grid};
 use crate::passes;
 use crate::pipeline::layout_entries;
-use crate::shader::{Body, Form, Key, PipelineKey, source};
+use crate::shader::{Body, CHUNK, Form, Key, PipelineKey, SOFTWARE_CHUNK, source};
 
 /// What every WebGPU device has.
-pub(crate) const LEAST: DeviceLimits = DeviceLimits { binding: (128 << 20) - 520, buffers: 8 };
-const MOST: DeviceLimits = DeviceLimits { binding: u32::MAX as u64 - 520, buffers: 32 };
+pub(crate) const LEAST: DeviceLimits = DeviceLimits { binding: (128 << 20) - 520, buffers: 8, chunk: CHUNK };
+const MOST: DeviceLimits = DeviceLimits { binding: u32::MAX as u64 - 520, buffers: 32, chunk: CHUNK };
+const SOFTWARE: DeviceLimits = DeviceLimits { chunk: SOFTWARE_CHUNK, ..MOST };
 
 /// Schedules over every option and algorithm.
 pub(crate) fn schedules(limits: &DeviceLimits) -> Vec<Schedule> {
@@ -71,7 +72,7 @@ pub(crate) fn schedules(limits: &DeviceLimits) -> Vec<Schedule> {
 
 fn keys() -> HashSet<Key> {
     let mut keys = HashSet::new();
-    for limits in [LEAST, MOST] {
+    for limits in [LEAST, MOST, SOFTWARE] {
         for schedule in schedules(&limits) {
             keys.extend(schedule.dispatches.iter().map(|dispatch| dispatch.key));
         }
@@ -209,16 +210,17 @@ fn no_invocation_turns_its_loops_as_often_as_an_adapter_may_stop_them() {
         (3 << 20, &[0, 5, 1 << 19, (3 << 20) - 1]),
         (200_000, &[0, 100_000]),
     ];
-    for (len, cu) in long {
+    let devices = [MOST, SOFTWARE];
+    for ((len, cu), limits) in long.into_iter().flat_map(|case| devices.map(|limits| (case, limits))) {
         for reverse in [false, true] {
             let builder = GatedScan::builder(1, len, 2).reverse(reverse);
             let builder = if cu.is_empty() { builder } else { builder.cu_seqlens(cu) };
             let problem = builder.final_state(true).build().unwrap();
             let backward = problem.backward(Grads::all(&problem)).unwrap();
-            let grid = Grid::new(&problem, &MOST);
+            let grid = Grid::new(&problem, &limits);
             for algorithm in [Algorithm::Sequential, Algorithm::March, Algorithm::Chunked] {
-                let forward = passes::forward(&problem, &grid, &MOST, algorithm, false);
-                for schedule in [forward, passes::backward(&backward, &grid, &MOST, algorithm)] {
+                let forward = passes::forward(&problem, &grid, &limits, algorithm, false);
+                for schedule in [forward, passes::backward(&backward, &grid, &limits, algorithm)] {
                     for dispatch in &schedule.dispatches {
                         let turns = turns(&schedule, dispatch);
                         assert!(turns < 65_535 / 2, "{turns} in {:?} at {len} steps", dispatch.key.body);
