@@ -1,9 +1,9 @@
 // How a carry passes a group of steps: P·carry + S, with P the product of the group's gates and S its scan from 0.
 //
 // Where gates are near 1, or the same for long, roundings add up: of the state, once a step, and of the product of
-// gates. So a carry, S and P are pairs, a value and what its roundings took, and only within a span of SPAN steps is h
-// the plain loop's, in f32: it enters each span as the rounded carry. A span's own scan from 0 is a plain f32 too, since
-// it rounds little beside h.
+// gates. A last state that terms of both signs leave small shows those of the steps just before. So a carry, S and P are
+// pairs, a value and what its roundings took, and only within a span of SPAN steps is h the plain loop's, in f32: it
+// enters each span as the rounded carry.
 //
 // Spans are folded twice: into the carry that the next span enters with, and into S and P of the group. Only the latter
 // goes past the group's end, whichever way the groups are folded, so that every way gives the same bits.
@@ -22,7 +22,7 @@ const GREATEST: f32 = 0x1.fffffep+127f;
 struct Run {
     h: V,
     // Since the span began: the scan from 0, and the product of the gates.
-    s: V,
+    s: Pair,
     p: Pair,
     // The same of the spans before it in the group.
     sum: Pair,
@@ -38,7 +38,7 @@ fn folds() -> bool {
 }
 
 fn begin_group(carry: Pair) -> Run {
-    return Run(carry.high, V(0.0), ONE, ZERO, ONE, carry, carry);
+    return Run(carry.high, ZERO, ONE, ZERO, ONE, carry, carry);
 }
 
 // The upper 12 bits of each significand: products of these, and of what they leave, are exact.
@@ -77,6 +77,22 @@ fn times(product: Pair, a: V) -> Pair {
     return Pair(next.high, fma(a, product.low, next.low));
 }
 
+// a·s + b·x, s and b·x being pairs.
+fn scanned(s: Pair, a: V, b: V, x: V) -> Pair {
+    let u = product_of(b, x);
+    let product = product_of(a, s.high);
+    let next = sum_of(product.high, u.high);
+    return Pair(next.high, fma(a, s.low, product.low) + (next.low + u.low));
+}
+
+// a·(s + c·dy) of pairs.
+fn walked(s: Pair, a: V, c: V, dy: V) -> Pair {
+    let u = product_of(c, dy);
+    let g = sum_of(s.high, u.high);
+    let next = product_of(a, g.high);
+    return Pair(next.high, fma(a, s.low + (g.low + u.low), next.low));
+}
+
 // product·carry + sum. A carry of exactly 0 stays out of the product, which may have overflowed. What was lost of a
 // value that left the range is no number: such a result keeps to the rounded product, whose sign it takes.
 fn fold(product: Pair, carry: Pair, sum: Pair) -> Pair {
@@ -92,27 +108,26 @@ fn fold(product: Pair, carry: Pair, sum: Pair) -> Pair {
 }
 
 fn end_span(r: Run) -> Run {
-    let s = Pair(r.s, V(0.0));
     let product = product_of(r.p.high, r.product.high);
     let low = fma(r.p.high, r.product.low, fma(r.p.low, r.product.high, product.low));
-    let inner = fold(r.p, r.inner, s);
-    return Run(inner.high, V(0.0), ONE, fold(r.p, r.sum, s), Pair(product.high, low), inner, r.carry);
+    let inner = fold(r.p, r.inner, r.s);
+    return Run(inner.high, ZERO, ONE, fold(r.p, r.sum, r.s), Pair(product.high, low), inner, r.carry);
 }
 
 fn end_group(r: Run) -> Run {
     return begin_group(fold(r.product, r.carry, r.sum));
 }
 
-// A walk too long for one dispatch waits in twelve planes of the state, h in the first.
+// A walk too long for one dispatch waits in thirteen planes of the state, h in the first.
 fn resume_run(at: u32) -> Run {
     return Run(
         plane(at, 0u),
-        plane(at, 1u),
-        Pair(plane(at, 2u), plane(at, 3u)),
-        Pair(plane(at, 4u), plane(at, 5u)),
-        Pair(plane(at, 6u), plane(at, 7u)),
-        Pair(plane(at, 8u), plane(at, 9u)),
-        Pair(plane(at, 10u), plane(at, 11u)),
+        Pair(plane(at, 1u), plane(at, 2u)),
+        Pair(plane(at, 3u), plane(at, 4u)),
+        Pair(plane(at, 5u), plane(at, 6u)),
+        Pair(plane(at, 7u), plane(at, 8u)),
+        Pair(plane(at, 9u), plane(at, 10u)),
+        Pair(plane(at, 11u), plane(at, 12u)),
     );
 }
 
@@ -121,17 +136,17 @@ fn plane(at: u32, i: u32) -> V {
 }
 
 fn pause_run(at: u32, r: Run) {
-    store_plane(at, 1u, r.s);
-    store_plane(at, 2u, r.p.high);
-    store_plane(at, 3u, r.p.low);
-    store_plane(at, 4u, r.sum.high);
-    store_plane(at, 5u, r.sum.low);
-    store_plane(at, 6u, r.product.high);
-    store_plane(at, 7u, r.product.low);
-    store_plane(at, 8u, r.inner.high);
-    store_plane(at, 9u, r.inner.low);
-    store_plane(at, 10u, r.carry.high);
-    store_plane(at, 11u, r.carry.low);
+    store_pair(at, 1u, r.s);
+    store_pair(at, 3u, r.p);
+    store_pair(at, 5u, r.sum);
+    store_pair(at, 7u, r.product);
+    store_pair(at, 9u, r.inner);
+    store_pair(at, 11u, r.carry);
+}
+
+fn store_pair(at: u32, i: u32, v: Pair) {
+    store_plane(at, i, v.high);
+    store_plane(at, i + 1u, v.low);
 }
 
 fn store_plane(at: u32, i: u32, v: V) {

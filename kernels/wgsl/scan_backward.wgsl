@@ -11,7 +11,7 @@
 
 // The run's h is q here, and its s the walk back from 0.
 fn retreat(r: Run, a: V, g: V, c: V, dy: V) -> Run {
-    return Run(a * g, a * fma(c, dy, r.s), times(r.p, a), r.sum, r.product, r.inner, r.carry);
+    return Run(a * g, walked(r.s, a, c, dy), times(r.p, a), r.sum, r.product, r.inner, r.carry);
 }
 
 // h before the first step of a chunk. With SAVE_H the item's saved index is that of its h0.

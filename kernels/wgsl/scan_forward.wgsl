@@ -9,8 +9,8 @@
 // kernel. Traffic: march and apply read x, a, b, c once and write y once; reduce reads x, a, b once more.
 // Storage bindings: at most 7 (x, a, b, c, y, saved, and state or agg).
 
-fn advance(r: Run, a: V, u: V) -> Run {
-    return Run(fma(a, r.h, u), fma(a, r.s, u), times(r.p, a), r.sum, r.product, r.inner, r.carry);
+fn advance(r: Run, a: V, b: V, x: V) -> Run {
+    return Run(fma(a, r.h, b * x), scanned(r.s, a, b, x), times(r.p, a), r.sum, r.product, r.inner, r.carry);
 }
 
 fn replay(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
@@ -29,7 +29,7 @@ fn replay(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
             let c$ = fetch_c(i + $u * p.step);
             //@end
             //@each
-            r = advance(r, a_of(a$), b_of(b$) * x_of(x$));
+            r = advance(r, a_of(a$), b_of(b$), x_of(x$));
             store_y(i + $u * p.step, c_of(c$) * r.h);
             if (SAVE_H) {
                 store_saved(i + $u * p.step, r.h);
@@ -37,7 +37,7 @@ fn replay(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
             //@end
             t += CHUNK;
         } else {
-            r = advance(r, a_of(fetch_a(i)), b_of(fetch_b(i)) * x_of(fetch_x(i)));
+            r = advance(r, a_of(fetch_a(i)), b_of(fetch_b(i)), x_of(fetch_x(i)));
             store_y(i, c_of(fetch_c(i)) * r.h);
             if (SAVE_H) {
                 store_saved(i, r.h);
@@ -95,11 +95,11 @@ fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
             let b$ = fetch_b(i + $u * p.step);
             //@end
             //@each
-            r = advance(r, a_of(a$), b_of(b$) * x_of(x$));
+            r = advance(r, a_of(a$), b_of(b$), x_of(x$));
             //@end
             t += CHUNK;
         } else {
-            r = advance(r, a_of(fetch_a(i)), b_of(fetch_b(i)) * x_of(fetch_x(i)));
+            r = advance(r, a_of(fetch_a(i)), b_of(fetch_b(i)), x_of(fetch_x(i)));
             t += 1u;
         }
         if (t % SPAN == 0u || t == it.len) {

@@ -16,7 +16,7 @@ pub(crate) const CHUNK: u32 = 16;
 pub(crate) const SOFTWARE_CHUNK: u32 = 4;
 /// Groups that the carry pass loads at once.
 pub(crate) const CARRY_BATCH: u32 = 16;
-/// Steps whose scan from 0 is kept in one f32, whatever the chunk: it shows in the bits.
+/// Steps that h is the plain loop's for, whatever the chunk: it shows in the bits.
 pub(crate) const SPAN: u32 = 16;
 /// Chunks, or batches of groups, that one invocation walks at most. Mesa's software adapters stop every loop of an
 /// invocation, without a word, once its loops have turned 65,535 times in all, the turns that only leave a loop
@@ -26,7 +26,7 @@ pub(crate) const TURNS: u32 = 16_384;
 /// Values an aggregate holds: S and P in two parts each.
 pub(crate) const AGGREGATE: u64 = 4;
 /// Planes of a paused march's state, as fold.wgsl has them.
-pub(crate) const PLANES: u64 = 12;
+pub(crate) const PLANES: u64 = 13;
 /// Values a carry holds: the value, and what its roundings took.
 pub(crate) const CARRY: u64 = 2;
 /// Table entries that fit the uniform binding that every WebGPU device has (64 KiB).
