@@ -99,3 +99,21 @@ impl From<RunError<WgpuError>> for CallError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No test fills a device's memory: the driver's answer stands in for it.
+    #[test]
+    fn each_of_the_drivers_answers_has_an_error_of_its_own() {
+        let source = || -> wgpu::ErrorSource { "full".into() };
+        let description = || "why".to_owned();
+        let memory = wgpu::Error::OutOfMemory { source: source() };
+        assert_eq!(WgpuError::from(memory), WgpuError::OutOfMemory);
+        let invalid = wgpu::Error::Validation { source: source(), description: description() };
+        assert_eq!(WgpuError::from(invalid), WgpuError::Validation { description: description() });
+        let internal = wgpu::Error::Internal { source: source(), description: description() };
+        assert_eq!(WgpuError::from(internal), WgpuError::Internal { description: description() });
+    }
+}

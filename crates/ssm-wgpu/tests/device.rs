@@ -3,6 +3,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use ssm_core::{DType, ForwardArgs, GatedScan, Grads, Kernel, Plan, PlanOptions, ScanForward};
@@ -11,12 +12,16 @@ use ssm_wgpu::{CallError, ScanInputs, ScanOutputs, WgpuBackend, WgpuError, WgpuM
 type Check = fn(&WgpuBackend) -> Result<(), Failed>;
 
 fn main() -> ExitCode {
-    let checks: [(&str, Check); 5] = [
+    let checks: [(&str, Check); 9] = [
         ("wgpu::slices_forward_and_step_agree_with_the_loop", slices_agree_with_the_loop),
         ("wgpu::slices_backward_agrees_with_the_loop", slices_backward),
         ("wgpu::short_slice_is_an_error", short_slice),
         ("wgpu::foreign_buffer_is_an_error_and_leaves_the_encoder_usable", foreign_buffer),
         ("wgpu::buffer_past_the_limit_is_an_error", huge_buffer),
+        ("wgpu::lost_device_of_our_own_is_an_error_at_every_call", lost_own_device),
+        ("wgpu::lost_device_of_the_caller_is_an_error_of_the_call", lost_device_of_the_caller),
+        ("wgpu::handlers_on_the_callers_device_stay", handlers_stay),
+        ("wgpu::async_calls_do_not_block", async_calls_do_not_block),
     ];
     let required =
         std::env::var("SSM_REQUIRE").is_ok_and(|list| list.split(',').any(|name| name.trim() == "wgpu"));
@@ -151,6 +156,93 @@ fn foreign_buffer(_: &WgpuBackend) -> Result<(), Failed> {
     }
     gpu.queue().submit([encoder.finish()]);
     Ok(gpu.check()?)
+}
+
+fn tiny() -> Result<GatedScan, Failed> {
+    Ok(GatedScan::builder(1, 4, 3).b(false).c(false).build()?)
+}
+
+const TINY: ScanInputs<'static, f32> =
+    ScanInputs { x: &[0.5; 12], a: &[0.5; 12], b: None, c: None, h0: None };
+
+fn lost_own_device(_: &WgpuBackend) -> Result<(), Failed> {
+    let gpu = WgpuBackend::new()?;
+    gpu.forward::<f32, f32>(&tiny()?, &TINY)?;
+    gpu.device().destroy();
+    // The callback comes with a poll.
+    let _ = gpu.device().poll(wgpu::PollType::wait_indefinitely());
+    for _ in 0..2 {
+        match gpu.forward::<f32, f32>(&tiny()?, &TINY) {
+            Err(CallError::Device(WgpuError::DeviceLost { .. })) => {}
+            other => return Err(format!("expected a lost device, got {other:?}").into()),
+        }
+    }
+    match gpu.check() {
+        Err(WgpuError::DeviceLost { .. }) => Ok(()),
+        other => Err(format!("expected a lost device, got {other:?}").into()),
+    }
+}
+
+fn lost_device_of_the_caller(_: &WgpuBackend) -> Result<(), Failed> {
+    let [gpu, _] = two_devices()?;
+    gpu.forward::<f32, f32>(&tiny()?, &TINY)?;
+    gpu.device().destroy();
+    match gpu.forward::<f32, f32>(&tiny()?, &TINY) {
+        Err(CallError::Device(_)) => Ok(()),
+        other => Err(format!("expected a device error, got {other:?}").into()),
+    }
+}
+
+fn handlers_stay(_: &WgpuBackend) -> Result<(), Failed> {
+    let [gpu, _] = two_devices()?;
+    let (errors, losses) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let (seen, lost) = (errors.clone(), losses.clone());
+    gpu.device().on_uncaptured_error(Arc::new(move |_| _ = seen.fetch_add(1, Ordering::SeqCst)));
+    gpu.device().set_device_lost_callback(move |_, _| _ = lost.fetch_add(1, Ordering::SeqCst));
+    let gpu = WgpuBackend::from_device(gpu.device().clone(), gpu.queue().clone());
+    gpu.forward::<f32, f32>(&tiny()?, &TINY)?;
+    // A mistake of the caller's own, outside every scope of ours.
+    let descriptor = wgpu::BufferDescriptor {
+        label: None,
+        size: gpu.device().limits().max_buffer_size + 4,
+        usage: wgpu::BufferUsages::STORAGE,
+        mapped_at_creation: false,
+    };
+    let _ = gpu.device().create_buffer(&descriptor);
+    gpu.device().destroy();
+    let _ = gpu.device().poll(wgpu::PollType::wait_indefinitely());
+    match (errors.load(Ordering::SeqCst), losses.load(Ordering::SeqCst)) {
+        (1, 1) => Ok(()),
+        seen => {
+            Err(format!("the caller's handlers saw {seen:?} errors and losses, expected one each").into())
+        }
+    }
+}
+
+/// A first poll returns before the device can have answered, and a wake-up follows.
+fn async_calls_do_not_block(gpu: &WgpuBackend) -> Result<(), Failed> {
+    struct Wake(std::sync::mpsc::Sender<()>);
+    impl std::task::Wake for Wake {
+        fn wake(self: Arc<Self>) {
+            let _ = self.0.send(());
+        }
+    }
+    let (sender, woken) = std::sync::mpsc::channel();
+    let waker = std::task::Waker::from(Arc::new(Wake(sender)));
+    let mut context = std::task::Context::from_waker(&waker);
+    let (shape, scan) = (1 << 20, GatedScan::builder(1, 1 << 14, 64).b(false).c(false).build()?);
+    let (x, a) = (vec![1.0_f32; shape], vec![0.5_f32; shape]);
+    let inputs = ScanInputs { x: &x, a: &a, b: None, c: None, h0: None };
+    let mut call = std::pin::pin!(gpu.forward_async::<f32, f32>(&scan, &inputs));
+    let mut waits = 0;
+    loop {
+        match call.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(out) if waits > 0 => return near("y", &out?.y[shape - 1..], &[2.0]),
+            std::task::Poll::Ready(_) => return Err("the first poll waited for the device".into()),
+            std::task::Poll::Pending => waits += 1,
+        }
+        woken.recv_timeout(std::time::Duration::from_secs(60))?;
+    }
 }
 
 fn huge_buffer(gpu: &WgpuBackend) -> Result<(), Failed> {
