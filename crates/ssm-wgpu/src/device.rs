@@ -194,6 +194,7 @@ impl WgpuBackend {
         let slack = 2 * u64::from(limits.min_storage_buffer_offset_alignment) + 8;
         DeviceLimits {
             binding: limits.max_storage_buffer_binding_size.min(u64::from(u32::MAX)).saturating_sub(slack),
+            buffer: limits.max_buffer_size,
             buffers: limits.max_storage_buffers_per_shader_stage,
             chunk: self.chunk,
         }

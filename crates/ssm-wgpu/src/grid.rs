@@ -23,6 +23,8 @@ pub(crate) const fn group_len(len: usize) -> u64 {
 pub(crate) struct DeviceLimits {
     /// Bytes a storage binding, less what aligning its offset down may add.
     pub(crate) binding: u64,
+    /// Bytes a buffer.
+    pub(crate) buffer: u64,
     /// Storage buffers a stage.
     pub(crate) buffers: u32,
     /// Steps that an invocation holds in registers. Shows in no bit.
@@ -246,6 +248,9 @@ impl Grid {
 
     /// Tiles of the problem, sequences outermost.
     pub(crate) fn tiles(&self, problem: &GatedScan, limits: &DeviceLimits) -> Vec<Tile> {
+        if self.sequences == 0 {
+            return Vec::new();
+        }
         let batch = problem.tile().batch.unwrap_or(self.sequences).max(1);
         let columns = self.columns(problem, limits);
         let mut tiles = Vec::new();
@@ -262,8 +267,8 @@ impl Grid {
         let narrow = problem.dtype().size() == 2 || problem.out_dtype().size() == 2;
         let unit = if narrow { 2 } else { 1 };
         let most = (limits.binding / (PLANES * DType::F32.size()) / unit).max(1) * unit;
-        let asked = problem.tile().channels.map_or(self.channels, |c| (c as u64).next_multiple_of(unit));
-        let width = asked.min(most).clamp(1, self.channels.max(1));
+        let asked = problem.tile().channels.map_or(self.channels, |c| c as u64).min(self.channels);
+        let width = asked.min(most).next_multiple_of(unit).clamp(1, self.channels.max(1));
         let starts = (0..self.channels.div_ceil(width)).map(|i| i * width);
         starts.map(|d0| (d0, width.min(self.channels - d0))).collect()
     }

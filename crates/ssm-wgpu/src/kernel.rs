@@ -37,18 +37,32 @@ impl WgpuBackend {
         }
     }
 
-    fn admit(&self, problem: &GatedScan) -> Result<(), PlanError> {
+    fn admit(&self, problem: &GatedScan, has_states: bool) -> Result<(), PlanError> {
         for dtype in [problem.dtype(), problem.out_dtype()] {
             if !self.supports(dtype) {
                 return Err(PlanError::UnsupportedType { backend: Self::NAME, dtype });
             }
         }
+        // An operand lies in one buffer, however its bindings are cut.
+        let (elements, states) = (problem.elements(), problem.state_elements());
+        self.fits(Operand::X, elements, problem.dtype())?;
+        self.fits(Operand::Y, elements, problem.out_dtype())?;
+        self.fits(Operand::H0, if has_states { states } else { 0 }, DType::F32)?;
         // Steps are counted in 32 bits on the device, with room to round up to a group.
         let limit = u64::from(u32::MAX >> 1);
         let steps = problem.len() as u64;
         if steps > limit {
             let (operand, size) = (Operand::X, problem.dtype().size());
             let (needed, limit) = (steps.saturating_mul(size), limit * size);
+            return Err(PlanError::TooLargeForDevice { backend: Self::NAME, operand, needed, limit });
+        }
+        Ok(())
+    }
+
+    /// Whether a buffer can be so large.
+    fn fits(&self, operand: Operand, elements: u64, dtype: DType) -> Result<(), PlanError> {
+        let (needed, limit) = (elements.saturating_mul(dtype.size()), self.limits().buffer);
+        if needed > limit {
             return Err(PlanError::TooLargeForDevice { backend: Self::NAME, operand, needed, limit });
         }
         Ok(())
@@ -72,7 +86,7 @@ impl WgpuBackend {
             Some(algorithm) => return Ok(algorithm),
             None => {}
         }
-        let lanes = problem.state_elements() * problem.dtype().size() / 4;
+        let lanes = problem.state_elements() / (4 / problem.dtype().size()).max(1);
         // A processor has few lanes to fill, and pays for every byte read again.
         let enough = if self.is_software() { 64 } else { MARCH_LANES };
         let longest = match problem.cu_seqlens() {
@@ -89,11 +103,14 @@ impl WgpuBackend {
         algorithm: Algorithm,
         grid: Option<&Grid>,
         schedule: &Schedule,
-    ) -> Report {
+        saved: u64,
+    ) -> Result<Report, PlanError> {
+        self.fits(Operand::Workspace, schedule.workspace, DType::F32)?;
+        self.fits(Operand::Saved, saved, DType::F32)?;
         let p = op.problem();
         let chunk_len = group_len(p.len());
         let groups = grid.map_or(0, |g| g.groups_before(g.sequences));
-        Report {
+        Ok(Report {
             backend: Self::NAME,
             op: O::NAME,
             shape: [p.batch(), p.len(), p.channels()],
@@ -103,10 +120,10 @@ impl WgpuBackend {
             chunk_len: chunk_len as usize,
             chunks: groups,
             workspace_bytes: schedule.workspace * DType::F32.size(),
-            saved: 0,
+            saved,
             bytes_read: schedule.bytes_read,
             bytes_written: schedule.bytes_written,
-        }
+        })
     }
 }
 
@@ -123,6 +140,10 @@ fn saved_elements(problem: &GatedScan, grid: Option<&Grid>) -> u64 {
     }
 }
 
+fn has_states(problem: &GatedScan) -> bool {
+    problem.has_initial_state() || problem.wants_final_state()
+}
+
 /// A problem without a channel has no grid, and nothing to do.
 fn grid_of(problem: &GatedScan, limits: &DeviceLimits) -> Option<Grid> {
     (problem.channels() > 0).then(|| Grid::new(problem, limits))
@@ -137,13 +158,13 @@ impl Kernel<ScanForward> for WgpuBackend {
 
     fn plan(&self, op: &ScanForward, options: &PlanOptions) -> Result<Plan<ScanForward, Self>, PlanError> {
         let (problem, limits) = (op.problem(), self.limits());
-        self.admit(problem)?;
+        self.admit(problem, has_states(problem))?;
         let algorithm = self.choose(problem, &limits, options)?;
         let grid = grid_of(problem, &limits);
         let schedule = grid.as_ref().map(|g| passes::forward(problem, g, &limits, algorithm, false));
         let schedule = schedule.unwrap_or_default();
-        let mut report = self.report(op, algorithm, grid.as_ref(), &schedule);
-        report.saved = saved_elements(problem, grid.as_ref());
+        let saved = saved_elements(problem, grid.as_ref());
+        let report = self.report(op, algorithm, grid.as_ref(), &schedule, saved)?;
         Ok(Plan::new(op.clone(), report, ScanDetail { schedule: Arc::new(schedule) }))
     }
 
@@ -173,12 +194,12 @@ impl Kernel<ScanBackward> for WgpuBackend {
 
     fn plan(&self, op: &ScanBackward, options: &PlanOptions) -> Result<Plan<ScanBackward, Self>, PlanError> {
         let (problem, limits) = (op.problem(), self.limits());
-        self.admit(problem)?;
+        self.admit(problem, has_states(problem))?;
         let algorithm = self.choose(problem, &limits, options)?;
         let grid = grid_of(problem, &limits);
         let schedule = grid.as_ref().map(|g| passes::backward(op, g, &limits, algorithm)).unwrap_or_default();
-        let mut report = self.report(op, algorithm, grid.as_ref(), &schedule);
-        report.saved = saved_elements(problem, grid.as_ref());
+        let saved = saved_elements(problem, grid.as_ref());
+        let report = self.report(op, algorithm, grid.as_ref(), &schedule, saved)?;
         Ok(Plan::new(op.clone(), report, ScanDetail { schedule: Arc::new(schedule) }))
     }
 
@@ -213,12 +234,12 @@ impl Kernel<ScanStep> for WgpuBackend {
 
     fn plan(&self, op: &ScanStep, options: &PlanOptions) -> Result<Plan<ScanStep, Self>, PlanError> {
         let (problem, limits) = (op.problem(), self.limits());
-        self.admit(problem)?;
+        self.admit(problem, true)?;
         let algorithm = self.choose(problem, &limits, options)?;
         let grid = grid_of(problem, &limits);
         let schedule = grid.as_ref().map(|g| passes::forward(problem, g, &limits, algorithm, true));
         let schedule = schedule.unwrap_or_default();
-        let report = self.report(op, algorithm, grid.as_ref(), &schedule);
+        let report = self.report(op, algorithm, grid.as_ref(), &schedule, 0)?;
         Ok(Plan::new(op.clone(), report, ScanDetail { schedule: Arc::new(schedule) }))
     }
 

@@ -187,6 +187,9 @@ impl<'p> Builder<'p> {
     /// Zeroes the slack rows after the last packed sequence in one output.
     pub(crate) fn zero_slack(&mut self, operand: Operand, dtype: DType) {
         let (grid, d) = (self.grid, self.grid.channels);
+        if grid.first_row(grid.sequences) == grid.rows {
+            return;
+        }
         let slot = match operand {
             Operand::Y => Slot::Y,
             Operand::Saved => Slot::Saved,

@@ -13,8 +13,10 @@ use crate::pipeline::layout_entries;
 use crate::shader::{Body, CHUNK, Form, Key, PipelineKey, SOFTWARE_CHUNK, source};
 
 /// What every WebGPU device has.
-pub(crate) const LEAST: DeviceLimits = DeviceLimits { binding: (128 << 20) - 520, buffers: 8, chunk: CHUNK };
-const MOST: DeviceLimits = DeviceLimits { binding: u32::MAX as u64 - 520, buffers: 32, chunk: CHUNK };
+pub(crate) const LEAST: DeviceLimits =
+    DeviceLimits { binding: (128 << 20) - 520, buffer: 256 << 20, buffers: 8, chunk: CHUNK };
+const MOST: DeviceLimits =
+    DeviceLimits { binding: u32::MAX as u64 - 520, buffer: u64::MAX, buffers: 32, chunk: CHUNK };
 const SOFTWARE: DeviceLimits = DeviceLimits { chunk: SOFTWARE_CHUNK, ..MOST };
 
 /// Schedules over every option and algorithm.
