@@ -160,5 +160,6 @@ SCAN_DEVICE void scan_forward_march(const ScanForward& p) {
         }
         slot = slot + 1 == stages ? 0 : slot + 1;
     }
-    if (p.ht) store_state<V>(p.ht, state, l.mine, carry.now);
+    // The plain loop's last state, one rounding closer than the carry.
+    if (p.ht) store_state<V>(p.ht, state, l.mine, h);
 }

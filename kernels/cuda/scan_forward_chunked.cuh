@@ -115,7 +115,7 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
             carries_in<V, WARPS, false, G::EXACT>(entry + lane, carry, swap, subs);
 #pragma unroll
             for (int i = 0; i < V; i++) carry[i] = fold(whole[i].p, carry[i], whole[i].s);
-            if (c.last && p.ht) store_state<V>(p.ht, state, l.mine, carry);
+            if (c.last && p.ht && subs == 0) store_state<V>(p.ht, state, l.mine, carry);
         }
         chain.followed++;
         if (threadIdx.x == blockDim.x - 1) place_chunk(ticket, free_place);
@@ -147,6 +147,8 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
             } else {
                 steps.replay(h);
             }
+            // The plain loop's last state, one rounding closer than the carry.
+            if (c.last && p.ht && warp == subs - 1) store_state<V>(p.ht, state, l.mine, h);
             if (p.y) {
                 if (has_c) {
 #pragma unroll

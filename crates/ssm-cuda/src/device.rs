@@ -110,9 +110,6 @@ impl CudaBackend {
     }
 }
 
-/// Bytes that a kernel takes at once at most.
-const WIDEST_ACCESS: u64 = 16;
-
 impl Backend for CudaBackend {
     const NAME: &'static str = "cuda";
     type Ref<'a> = CudaRef<'a>;
@@ -123,12 +120,6 @@ impl Backend for CudaBackend {
     fn check_view(&self, operand: Operand, view: &dyn View) -> Result<(), BindError> {
         let (span, own) = (view.span(), self.context_id());
         if span.memory == own {
-            // What kernels take sixteen bytes at a time; allocations are aligned to far more.
-            let wide =
-                !matches!(operand, Operand::H0 | Operand::FinalState | Operand::DFinalState | Operand::Dh0);
-            if wide && span.bytes > 0 && !span.start.is_multiple_of(WIDEST_ACCESS) {
-                return Err(BindError::Misaligned { operand, expected: WIDEST_ACCESS, address: span.start });
-            }
             return Ok(());
         }
         let expected = format!("cuda:{} (context {own:#x})", self.context.ordinal());

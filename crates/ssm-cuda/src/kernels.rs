@@ -127,6 +127,7 @@ impl Entry {
     fn most_shared(self, target: Target, limits: &DeviceLimits) -> u32 {
         let Self::Scan { direction, walk, dtype, any } = self else { return 0 };
         let Some(row) = target.row(dtype) else { return 0 };
+        let row = if any { row.narrow() } else { *row };
         let out = if any { 4 } else { dtype.size() };
         let most = row.shared(direction, walk, out, row.stages(direction, walk));
         u32::try_from(most).unwrap_or(u32::MAX).min(limits.shared_per_block)

@@ -216,7 +216,8 @@ impl CudaOp for ScanForward {
         let full_h = p.checkpoint() == Checkpoint::FullH;
         common.clear_slack(on, &[(y, common.out), (if full_h { saved } else { 0 }, 4)])?;
         common.put_offsets(on)?;
-        let pass = &detail.pass;
+        let (access, out_access) = (common.access(&[x, a, b, c]), common.out_access(y));
+        let pass = detail.pass.pick(access.min(out_access));
         for tile in Tile::all(p, detail) {
             common.prepare(on, pass)?;
             let full = |address| shift(address, tile.full, common.size);
@@ -236,8 +237,8 @@ impl CudaOp for ScanForward {
                 channels: p.channels() as u64,
                 sequences: tile.count,
                 flags: common.flags(pass, full_h),
-                access: common.access(&[x, a, b, c]),
-                out_access: common.out_access(y),
+                access,
+                out_access,
                 out_type: common.out_type(),
                 workers: pass.workers,
                 stages: pass.stages,
@@ -279,14 +280,15 @@ impl CudaOp for ScanBackward {
             return Ok(());
         }
         common.put_offsets(on)?;
-        let access = common.access(&[x, a, b, c, dx, da, db, dc]);
-        let pass = &detail.pass;
+        let (access, out_access) = (common.access(&[x, a, b, c, dx, da, db, dc]), common.out_access(dy));
+        let pass = detail.pass.pick(access.min(out_access));
         for tile in Tile::all(p, detail) {
             let full = |address| shift(address, tile.full, common.size);
             let state = |address| shift(address, tile.state, 4);
             let mut states = common.saved(saved, &tile);
             if let Some(carry) = &detail.carry {
                 states = common.states(&tile);
+                let carry = carry.pick(access);
                 common.prepare(on, carry)?;
                 let block = params::ScanForward {
                     x: full(x),
@@ -334,7 +336,7 @@ impl CudaOp for ScanBackward {
                 sequences: tile.count,
                 flags: common.flags(pass, p.checkpoint() == Checkpoint::FullH),
                 access,
-                out_access: common.out_access(dy),
+                out_access,
                 out_type: common.out_type(),
                 workers: pass.workers,
                 stages: pass.stages,
@@ -379,7 +381,7 @@ impl CudaOp for ScanStep {
             };
             let blocks = (tile.count * p.channels() as u64).div_ceil(plan::STEP_THREADS);
             // SAFETY: the bound call checked each operand's type, length and device.
-            unsafe { on.kernel(detail.pass.entry, (blocks, detail.pass.threads, 0), &block)? };
+            unsafe { on.kernel(detail.pass.wide.entry, (blocks, detail.pass.wide.threads, 0), &block)? };
         }
         Ok(())
     }

@@ -9,7 +9,10 @@ use ssm_core::{
 };
 
 use crate::kernels::{Direction, Entry, Target, Walk};
-use crate::tuning::{MARCH_BALANCE_PERCENT, MARCH_COLUMNS_PER_MULTIPROCESSOR, Row};
+use crate::tuning::{
+    MARCH_BALANCE_PERCENT, MARCH_COLUMNS_PER_MULTIPROCESSOR, MARCH_WARPS_PER_MULTIPROCESSOR,
+    REGISTERS_PER_MULTIPROCESSOR, Row, registers,
+};
 use crate::{CudaBackend, DeviceLimits};
 
 /// The most blocks that a grid's first dimension holds.
@@ -25,15 +28,34 @@ const RESERVED_SHARED: u64 = 1024;
 #[derive(Clone, Debug)]
 pub struct Detail {
     /// The kernel; none where there is nothing to compute.
-    pub(crate) pass: Pass,
+    pub(crate) pass: Passes,
     /// The forward pass that a backward without saved states begins with.
-    pub(crate) carry: Option<Pass>,
+    pub(crate) carry: Option<Passes>,
     /// Sequences a launch.
     pub(crate) tile: u64,
     /// Accumulator elements of saved state a sequence; of a packed one, the element that a sequence adds besides those
     /// its offset counts.
     pub(crate) saved_stride: u64,
     pub(crate) workspace: Workspace,
+}
+
+/// A kernel, and the one for operands that it is too wide for. Alignment is known at the launch only; the bits are the
+/// same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Passes {
+    pub(crate) wide: Pass,
+    pub(crate) narrow: Pass,
+}
+
+impl Passes {
+    /// The pass for operands whose addresses and rows are multiples of so many bytes.
+    pub(crate) const fn pick(&self, access: u32) -> &Pass {
+        if access < self.wide.access { &self.narrow } else { &self.wide }
+    }
+
+    pub(crate) const fn both(&self) -> [&Pass; 2] {
+        [&self.wide, &self.narrow]
+    }
 }
 
 /// One kernel and how it is launched.
@@ -43,6 +65,8 @@ pub(crate) struct Pass {
     pub(crate) sequential: bool,
     /// Channels a block.
     pub(crate) lanes: u64,
+    /// Bytes that every address and row must be a multiple of.
+    pub(crate) access: u32,
     pub(crate) threads: u32,
     pub(crate) shared: u32,
     pub(crate) stages: u32,
@@ -75,9 +99,6 @@ struct Planner<'a> {
     problem: &'a GatedScan,
     limits: &'a DeviceLimits,
     row: Row,
-    /// Whether the entries that take channels one by one serve it: mixed types, and rows of channels that wide accesses
-    /// do not divide.
-    any: bool,
     direction: Direction,
     /// Steps of the longest sequence.
     longest: u64,
@@ -93,12 +114,8 @@ impl<'a> Planner<'a> {
     ) -> Result<Self, PlanError> {
         let unsupported = |dtype| PlanError::UnsupportedType { backend: CudaBackend::NAME, dtype };
         let target = Target::for_device(limits.capability);
-        let row = target.and_then(|t| t.row(problem.dtype())).ok_or(unsupported(problem.dtype()))?;
+        let row = *target.and_then(|t| t.row(problem.dtype())).ok_or(unsupported(problem.dtype()))?;
         crate::params::type_tag(problem.out_dtype()).ok_or(unsupported(problem.out_dtype()))?;
-        let channels = problem.channels() as u64;
-        let any = problem.dtype() != problem.out_dtype()
-            || !channels.saturating_mul(problem.dtype().size()).is_multiple_of(row.access());
-        let row = if any { row.one_by_one() } else { *row };
         let (longest, steps) = match problem.cu_seqlens() {
             Some(cu) => (
                 cu.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0) as u64,
@@ -106,7 +123,11 @@ impl<'a> Planner<'a> {
             ),
             None => (problem.len() as u64, problem.len() as u64 * problem.batch() as u64),
         };
-        Ok(Self { problem, limits, row, any, direction, longest, steps })
+        Ok(Self { problem, limits, row, direction, longest, steps })
+    }
+
+    fn any(&self) -> bool {
+        self.problem.dtype() != self.problem.out_dtype()
     }
 
     /// Channel tiles of one sequence.
@@ -198,15 +219,32 @@ impl<'a> Planner<'a> {
         })
     }
 
-    fn pass(&self, algorithm: Algorithm) -> Result<Pass, PlanError> {
-        let direction = self.direction;
+    /// Whether a march is better done by blocks of many warps, each block alone on its column, than by single warps:
+    /// where warps are few, and in 16-bit types, which keep one warp too busy.
+    fn marches_in_blocks(&self) -> bool {
+        let warps = self.columns(Walk::March).saturating_mul(self.problem.sequences() as u64);
+        let few = u64::from(self.limits.multiprocessors) * MARCH_WARPS_PER_MULTIPROCESSOR;
+        self.problem.cu_seqlens().is_none()
+            && self.longest > self.row.chunk(self.direction)
+            && (self.problem.dtype().size() == 2 || warps < few)
+    }
+
+    fn passes(&self, algorithm: Algorithm) -> Result<Passes, PlanError> {
         let walk = match algorithm {
+            Algorithm::March if self.marches_in_blocks() => Walk::Chunked,
             Algorithm::Sequential | Algorithm::March => Walk::March,
             Algorithm::Chunked => Walk::Chunked,
         };
-        let entry = Entry::Scan { direction, walk, dtype: self.problem.dtype(), any: self.any };
+        let narrow = Self { row: self.row.narrow(), ..*self }.pass(algorithm, walk, true)?;
+        let wide = if self.any() { narrow } else { self.pass(algorithm, walk, false)? };
+        Ok(Passes { wide, narrow })
+    }
+
+    fn pass(&self, algorithm: Algorithm, walk: Walk, any: bool) -> Result<Pass, PlanError> {
+        let (direction, size) = (self.direction, self.problem.dtype().size());
+        let entry = Entry::Scan { direction, walk, dtype: self.problem.dtype(), any };
         let threads = self.row.threads(direction, walk);
-        let out = if self.any { 4 } else { self.problem.dtype().size() };
+        let out = if any { 4 } else { size };
         let shared = |stages| self.row.shared(direction, walk, out, stages);
         let least = self.row.least_stages(direction, walk);
         let mut stages = self.row.stages(direction, walk);
@@ -223,9 +261,9 @@ impl<'a> Planner<'a> {
         }
         let rows = self.rows(walk);
         let columns = self.columns(walk).checked_mul(rows).ok_or(PlanError::Overflow)?;
-        let workers = match walk {
-            Walk::March => 1,
-            Walk::Chunked => {
+        let workers = match algorithm {
+            Algorithm::Sequential | Algorithm::March => 1,
+            Algorithm::Chunked => {
                 let room = self.resident(shared(stages), threads) * u64::from(self.limits.multiprocessors);
                 (room / columns.max(1)).clamp(1, self.walk_chunks().max(1))
             }
@@ -235,6 +273,7 @@ impl<'a> Planner<'a> {
             entry,
             sequential: algorithm == Algorithm::Sequential,
             lanes: self.row.lanes(direction, walk),
+            access: if any { 0 } else { narrow(self.row.lanes(direction, walk) / 32 * size)? },
             threads: narrow(threads)?,
             shared: narrow(shared(stages))?,
             stages: narrow(stages)?,
@@ -247,7 +286,9 @@ impl<'a> Planner<'a> {
     fn resident(&self, shared: u64, threads: u64) -> u64 {
         let by_shared = u64::from(self.limits.shared_per_multiprocessor) / (shared + RESERVED_SHARED);
         let by_threads = u64::from(self.limits.threads_per_multiprocessor) / threads.max(1);
-        by_shared.min(by_threads).min(u64::from(self.limits.blocks_per_multiprocessor)).max(1)
+        let by_registers = REGISTERS_PER_MULTIPROCESSOR / (threads.max(1) * registers(self.direction));
+        let by_blocks = u64::from(self.limits.blocks_per_multiprocessor);
+        by_shared.min(by_threads).min(by_registers).min(by_blocks).max(1)
     }
 
     /// scan_chunked_work of scan_abi.h.
@@ -260,10 +301,10 @@ impl<'a> Planner<'a> {
 
     /// Sequences a launch: all, unless the grid or, where a workspace grows with them, the caller's memory tile says
     /// fewer.
-    fn tile(&self, pass: &Pass, carry: Option<&Pass>) -> Result<u64, PlanError> {
+    fn tile(&self, pass: &Passes, carry: Option<&Passes>) -> Result<u64, PlanError> {
         let sequences = self.problem.sequences() as u64;
         let mut tile = sequences.max(1);
-        for pass in [Some(pass), carry].into_iter().flatten() {
+        for pass in [Some(pass), carry].into_iter().flatten().flat_map(Passes::both) {
             let blocks =
                 (self.problem.channels() as u64).div_ceil(pass.lanes).max(1) * u64::from(pass.workers);
             if blocks > GRID_MAX {
@@ -286,7 +327,7 @@ impl<'a> Planner<'a> {
         Ok(tile)
     }
 
-    fn detail(&self, pass: Pass, carry: Option<Pass>) -> Result<Detail, PlanError> {
+    fn detail(&self, pass: Passes, carry: Option<Passes>) -> Result<Detail, PlanError> {
         let tile = self.tile(&pass, carry.as_ref())?;
         let mut workspace = Workspace::default();
         if let Some(cu) = self.problem.cu_seqlens() {
@@ -300,7 +341,8 @@ impl<'a> Planner<'a> {
             let bytes = self.states(sequences)?.checked_mul(4).ok_or(PlanError::Overflow)?;
             workspace.states = workspace.part(bytes)?;
         }
-        workspace.work = workspace.part(pass.work_bytes.max(carry.map_or(0, |c| c.work_bytes)))?;
+        let passes = [Some(&pass), carry.as_ref()].into_iter().flatten().flat_map(Passes::both);
+        workspace.work = workspace.part(passes.map(|p| p.work_bytes).max().unwrap_or(0))?;
         Ok(Detail { pass, carry, tile, saved_stride: self.saved_stride(), workspace })
     }
 
@@ -352,7 +394,7 @@ pub(crate) fn forward(
 ) -> Result<(Report, Detail), PlanError> {
     let (p, planner) = (op.problem(), Planner::new(op.problem(), limits, Direction::Forward)?);
     let algorithm = planner.algorithm(options);
-    let detail = planner.detail(planner.pass(algorithm)?, None)?;
+    let detail = planner.detail(planner.passes(algorithm)?, None)?;
     let saved = planner.saved()?;
     let inputs = (2 + u64::from(p.has_b()) + u64::from(p.has_c())) * p.dtype().size();
     let read = bytes(&[(p.elements(), inputs), (p.state_elements(), 4 * u64::from(p.has_initial_state()))])?;
@@ -376,11 +418,11 @@ pub(crate) fn backward(
     let algorithm = planner.algorithm(options);
     let rerun = p.checkpoint() == Checkpoint::Nothing && grads.need_h();
     let carry = if rerun {
-        Some(Planner { direction: Direction::Forward, ..planner }.pass(algorithm)?)
+        Some(Planner { direction: Direction::Forward, ..planner }.passes(algorithm)?)
     } else {
         None
     };
-    let detail = planner.detail(planner.pass(algorithm)?, carry)?;
+    let detail = planner.detail(planner.passes(algorithm)?, carry)?;
     let saved = planner.saved()?;
     let states = if rerun { planner.states(p.sequences() as u64)? } else { 0 };
     let rebuild = grads.need_h() && p.checkpoint() != Checkpoint::FullH;
@@ -421,17 +463,18 @@ pub(crate) fn step(
     }
     let (p, planner) = (op.problem(), Planner::new(op.problem(), limits, Direction::Forward)?);
     let pass = Pass {
-        entry: Entry::Step { dtype: p.dtype(), any: planner.any },
+        entry: Entry::Step { dtype: p.dtype(), any: planner.any() },
         sequential: true,
         // A block covers 128 of a launch's rows × channels; rows of fewer channels share one.
         lanes: STEP_THREADS,
+        access: 0,
         threads: narrow(STEP_THREADS)?,
         shared: 0,
         stages: 0,
         workers: 1,
         work_bytes: 0,
     };
-    let detail = planner.detail(pass, None)?;
+    let detail = planner.detail(Passes { wide: pass, narrow: pass }, None)?;
     let inputs = (2 + u64::from(p.has_b()) + u64::from(p.has_c())) * p.dtype().size();
     let read = bytes(&[(p.elements(), inputs), (p.state_elements(), 4)])?;
     let written = bytes(&[(p.elements(), p.out_dtype().size()), (p.state_elements(), 4)])?;

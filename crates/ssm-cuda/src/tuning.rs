@@ -32,23 +32,31 @@ pub(crate) const MARCH_COLUMNS_PER_MULTIPROCESSOR: u64 = 2;
 /// ... and at least this share of them is busy in the last wave, in percent.
 pub(crate) const MARCH_BALANCE_PERCENT: u64 = 80;
 
+/// A march in f32 with fewer warps than this goes by blocks of many warps instead.
+pub(crate) const MARCH_WARPS_PER_MULTIPROCESSOR: u64 = 3;
+/// The same from compute capability 7.5 on.
+pub(crate) const REGISTERS_PER_MULTIPROCESSOR: u64 = 65_536;
+
+/// Registers a thread of the chunked kernels, about; kernels/ptx/resources.md has them.
+pub(crate) const fn registers(direction: Direction) -> u64 {
+    match direction {
+        Direction::Forward => 128,
+        Direction::Backward => 200,
+    }
+}
+
 impl Row {
+    /// The row of the `_any` entries: one channel a lane.
+    pub(crate) const fn narrow(self) -> Self {
+        Self { vm: 1, vc: 1, vcb: 1, ..self }
+    }
+
     /// Steps a chunk.
     pub(crate) const fn chunk(&self, direction: Direction) -> u64 {
         match direction {
             Direction::Forward => self.chunk,
             Direction::Backward => self.chunkb,
         }
-    }
-
-    /// The row of the entries that take channels one by one.
-    pub(crate) const fn one_by_one(self) -> Self {
-        Self { vm: 1, vc: 1, vcb: 1, ..self }
-    }
-
-    /// Bytes that the other entries take at once, of storage elements.
-    pub(crate) fn access(&self) -> u64 {
-        self.vm.max(self.vc).max(self.vcb) * self.dtype.size()
     }
 
     /// Channels that one warp covers.
@@ -95,12 +103,10 @@ impl Row {
         match walk {
             Walk::March => stages * self.stage * row + if backward { self.save * lanes * 4 } else { 0 },
             Walk::Chunked => {
-                let parts = chunk / self.sub;
-                let exchange = (if backward { 3 } else { 2 })
-                    * parts
-                    * lanes
-                    * if self.dtype.size() == 4 { 16 } else { 8 };
-                stages * chunk * row + exchange + self.fold * lanes * 8 + parts * lanes * 4 + 512
+                let warps = chunk / self.sub;
+                let aggregate = if self.dtype.size() == 4 { 16 } else { 8 };
+                let exchange = if backward { 3 } else { 2 } * warps * lanes * aggregate;
+                stages * chunk * row + exchange + self.fold * lanes * 8 + warps * lanes * 4 + 512
             }
         }
     }
