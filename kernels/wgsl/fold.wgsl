@@ -52,8 +52,8 @@ fn opaque(v: V) -> V {
     return bitcast<V>(bitcast<U>(v) ^ U(p.zero));
 }
 
-// Where fma rounds once it says what rounding took from a product. Software adapters round twice: there the product is
-// put together from exact pieces.
+// Where fma is known to round once it says what rounding took from a product. Elsewhere the product is put together from
+// exact pieces.
 fn product_of(a: V, b: V) -> Pair {
     let high = opaque(a * b);
     if (FUSED) {

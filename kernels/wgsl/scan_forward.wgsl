@@ -1,9 +1,10 @@
 // h[t] = a[t]·h[t-1] + b[t]·x[t], y[t] = c[t]·h[t], in time order of the sequence.
 //
 // Time is cut into groups of p.group steps and groups into chunks of CHUNK steps. The carry out of a group is
-// P·carry + S (P the product of its gates, S its scan from 0), whichever way it is computed: `march` owns a lane from
-// the first step to the last and keeps S and P beside h (fold.wgsl); `reduce` leaves S and P of every group, scan_carry folds them
-// in order, `apply` replays every group from its exact entry. Same expressions in the same order, so the same bits.
+// P·carry + S (P the product of its gates, S its scan from 0; fold.wgsl), whichever way it is computed: `march` owns a
+// lane from the first step to the last and keeps S and P beside h; `reduce` leaves S and P of every group, scan_carry
+// folds them in order, `apply` replays every group from its exact entry. Same expressions in the same order, so the
+// same bits.
 //
 // A chunk is loaded whole before its first step, which keeps 4·CHUNK loads in flight an invocation; memory bounds the
 // kernel. Traffic: march and apply read x, a, b, c once and write y once; reduce reads x, a, b once more.

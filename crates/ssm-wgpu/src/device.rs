@@ -182,6 +182,13 @@ impl WgpuBackend {
         }
     }
 
+    /// Whether WGSL's fma is known to round once: in Vulkan and Metal on a GPU. DirectX 12 makes a multiply-add of it
+    /// that may round twice, as software adapters do, and the web does not say what is below.
+    pub(crate) fn fma_rounds_once(&self) -> bool {
+        let backend = self.shared.device.adapter_info().backend;
+        !self.is_software() && matches!(backend, wgpu::Backend::Vulkan | wgpu::Backend::Metal)
+    }
+
     /// Whether the adapter is a program on the processor.
     pub(crate) fn is_software(&self) -> bool {
         is_software(&self.shared.device)

@@ -38,7 +38,7 @@ impl WgpuBackend {
             return Ok(());
         }
         let limits = self.shared.device.limits();
-        let fused = !self.is_software();
+        let fused = self.fma_rounds_once();
         let slot_bytes = u64::from(limits.min_uniform_buffer_offset_alignment).next_multiple_of(256);
         let table_at = schedule.dispatches.len() as u64 * slot_bytes;
         let mut uniforms = vec![0_u8; table_at as usize];

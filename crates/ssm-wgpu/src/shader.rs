@@ -262,7 +262,7 @@ pub(crate) struct PipelineKey {
     pub(crate) form: Form,
     /// Every binding is read_write, because one buffer holds both inputs and outputs and its usage counts as a whole.
     pub(crate) shared: bool,
-    /// The adapter's fma rounds once.
+    /// The adapter's fma is known to round once.
     pub(crate) fused: bool,
 }
 

@@ -12,12 +12,13 @@ use ssm_wgpu::{CallError, ScanInputs, ScanOutputs, WgpuBackend, WgpuError, WgpuM
 type Check = fn(&WgpuBackend) -> Result<(), Failed>;
 
 fn main() -> ExitCode {
-    let checks: [(&str, Check); 9] = [
+    let checks: [(&str, Check); 10] = [
         ("wgpu::slices_forward_and_step_agree_with_the_loop", slices_agree_with_the_loop),
         ("wgpu::slices_backward_agrees_with_the_loop", slices_backward),
         ("wgpu::short_slice_is_an_error", short_slice),
         ("wgpu::foreign_buffer_is_an_error_and_leaves_the_encoder_usable", foreign_buffer),
         ("wgpu::buffer_past_the_limit_is_an_error", huge_buffer),
+        ("wgpu::small_bindings_change_no_bit", small_bindings_change_no_bit),
         ("wgpu::lost_device_of_our_own_is_an_error_at_every_call", lost_own_device),
         ("wgpu::lost_device_of_the_caller_is_an_error_of_the_call", lost_device_of_the_caller),
         ("wgpu::handlers_on_the_callers_device_stay", handlers_stay),
@@ -156,6 +157,34 @@ fn foreign_buffer(_: &WgpuBackend) -> Result<(), Failed> {
     }
     gpu.queue().submit([encoder.finish()]);
     Ok(gpu.check()?)
+}
+
+/// Slabs of few steps: marches and folds pause inside groups and spans, and states are saved at every step.
+fn small_bindings_change_no_bit(gpu: &WgpuBackend) -> Result<(), Failed> {
+    // One row of 300 channels fits; of 3 channels two groups, and the aggregates of most.
+    let limits = wgpu::Limits { max_storage_buffer_binding_size: 2048, ..wgpu::Limits::default() };
+    let small = WgpuBackend::with_limits(limits)?;
+    for (len, channels) in [(150, 300), (3000, 3)] {
+        for cu in [vec![0, len, 2 * len], vec![0, 7, 7, len + 65, 2 * len - 3]] {
+            let scan =
+                GatedScan::builder(1, 2 * len, channels).c(false).initial_state(true).final_state(true);
+            let scan = scan.cu_seqlens(&cu).build()?;
+            let draw = |k: usize, n: usize| -> Vec<f32> {
+                (0..n).map(|i| (i * k % 1009) as f32 / 1010.0 + 0.0004).collect()
+            };
+            let (n, states) = (scan.elements() as usize, scan.state_elements() as usize);
+            let (x, b, dy, h0) = (draw(17, n), draw(31, n), draw(43, n), draw(3, states));
+            let a: Vec<f32> = draw(29, n).iter().map(|v| 1.0 - 0.01 * v).collect();
+            let inputs = ScanInputs { x: &x, a: &a, b: Some(&b), c: None, h0: Some(&h0) };
+            let forward = |gpu: &WgpuBackend| gpu.forward::<f32, f32>(&scan, &inputs);
+            let backward =
+                |gpu: &WgpuBackend| gpu.backward(&scan, &inputs, &dy, Some(&h0), Grads::all(&scan));
+            if forward(gpu)? != forward(&small)? || backward(gpu)? != backward(&small)? {
+                return Err(format!("other bits in small bindings: {len} by {channels}, {cu:?}").into());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn tiny() -> Result<GatedScan, Failed> {
