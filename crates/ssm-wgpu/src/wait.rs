@@ -40,6 +40,17 @@ struct Mapping {
     waker: Option<Waker>,
 }
 
+#[cfg(not(target_arch = "wasm32"))]
+impl Mapping {
+    /// Settles on a failure, unless there is an answer already.
+    fn fail(&mut self, reason: String) {
+        self.result.get_or_insert(Err(WgpuError::ReadBack { reason }));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
 /// A buffer on its way to being readable by the host.
 #[derive(Debug)]
 pub(crate) struct Mapped(Arc<Mutex<Mapping>>);
@@ -61,26 +72,22 @@ impl Mapped {
         #[cfg(not(target_arch = "wasm32"))]
         {
             let (device, answer) = (device.clone(), Arc::clone(&mapping));
-            std::thread::spawn(move || {
+            let poll = move || {
                 // Another thread's poll may have taken the answer and not handed it over yet: ask again.
-                let mut failure = None;
                 for _ in 0..PATIENCE {
                     if let Err(error) = device.poll(wgpu::PollType::wait_indefinitely()) {
-                        failure = Some(error.to_string());
-                        break;
+                        return lock(&answer).fail(error.to_string());
                     }
                     if lock(&answer).result.is_some() {
                         return;
                     }
                     std::thread::sleep(std::time::Duration::from_millis(1));
                 }
-                let reason = failure.unwrap_or_else(|| "the device is idle and never answered".into());
-                let mut mapping = lock(&answer);
-                mapping.result.get_or_insert(Err(WgpuError::ReadBack { reason }));
-                if let Some(waker) = mapping.waker.take() {
-                    waker.wake();
-                }
-            });
+                lock(&answer).fail("the device is idle and never answered".to_owned());
+            };
+            if let Err(error) = std::thread::Builder::new().spawn(poll) {
+                lock(&mapping).fail(format!("no thread to wait in: {error}"));
+            }
         }
         #[cfg(target_arch = "wasm32")]
         let _ = device;
