@@ -32,7 +32,9 @@ fn invariants_name_tests_that_exist() {
     let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
     let (_, table) = text.split_once("| What always holds |").expect("the table of invariants");
     let mut code = String::new();
-    ["crates", "tests"].iter().for_each(|folder| sources(&root().join(folder), &mut code));
+    ["crates", "tests", "benches", "xtask"]
+        .iter()
+        .for_each(|folder| sources(&root().join(folder), &mut code));
     let subject: Arc<dyn Subject> = Arc::new(Erased(Arc::new(ReferenceHarness::default())));
     // The reference has one algorithm: laws between two are found in the source.
     let trials: Vec<String> = checks("reference", &subject).into_iter().map(|check| check.name).collect();

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use ssm_core::{Algorithm, Checkpoint, DType, GatedScan, ProblemError};
+use ssm_testkit::drift::{Gates, Probe};
 
 /// Which passes one sample runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -190,7 +191,14 @@ pub fn cases(scale: Scale, quick: bool) -> Vec<Case> {
             cases.extend(directions.iter().map(|&direction| Case { shape, dtype, direction, variant }));
         }
     }
+    cases.extend(tiny());
+    // A chain on one lane of a GPU takes seconds.
+    if scale == Scale::Cpu || !quick {
+        cases.extend(policies(shapes[0]));
+        cases.extend(shapes.iter().map(|&shape| sequential(shape, Direction::Forward)));
+    }
     if !quick {
+        cases.extend(shapes.iter().map(|&shape| sequential(shape, Direction::Backward)));
         cases.extend(variants(shapes[0]));
         if scale == Scale::Gpu {
             cases.extend(gpu_extra());
@@ -202,7 +210,34 @@ pub fn cases(scale: Scale, quick: bool) -> Vec<Case> {
     cases
 }
 
-/// Every option once, over one shape in f32.
+/// Problems so small that what is measured is the launch.
+fn tiny() -> impl Iterator<Item = Case> {
+    let variant = Variant::default();
+    [[1, 1, 64], [1, 64, 64]].into_iter().flat_map(move |shape| {
+        [Direction::Forward, Direction::Backward].map(|direction| Case {
+            shape,
+            dtype: DType::F32,
+            direction,
+            variant,
+        })
+    })
+}
+
+/// The plain loop along time, which every other algorithm has to beat.
+fn sequential(shape: [usize; 3], direction: Direction) -> Case {
+    let variant = Variant { algorithm: Some(Algorithm::Sequential), ..Variant::default() };
+    Case { shape, dtype: DType::F32, direction, variant }
+}
+
+/// What each checkpoint policy takes in time and memory.
+fn policies(shape: [usize; 3]) -> [Case; 3] {
+    Checkpoint::ALL.map(|policy| {
+        let variant = Variant { checkpoint: Some(policy), ..Variant::default() };
+        Case { shape, dtype: DType::F32, direction: Direction::Train, variant }
+    })
+}
+
+/// Every other option once, over one shape in f32.
 fn variants(shape: [usize; 3]) -> Vec<Case> {
     let plain = Variant::default();
     let case = |direction, variant| Case { shape, dtype: DType::F32, direction, variant };
@@ -211,11 +246,6 @@ fn variants(shape: [usize; 3]) -> Vec<Case> {
     for variant in options {
         cases.extend([Direction::Forward, Direction::Backward].map(|direction| case(direction, variant)));
     }
-    for policy in Checkpoint::ALL {
-        cases.push(case(Direction::Train, Variant { checkpoint: Some(policy), ..plain }));
-    }
-    let sequential = Variant { algorithm: Some(Algorithm::Sequential), ..plain };
-    cases.push(case(Direction::Forward, sequential));
     let row = [1, shape[0] * shape[1], shape[2]];
     let packed = Variant { packed: Some(1000), ..plain };
     // Unpacked beside packed; where B = 1 the plain table has it already.
@@ -248,6 +278,20 @@ fn sweeps(scale: Scale) -> Vec<Case> {
     // (1, 1024, 256) lies on both lines and is there once.
     let by_channels = (4..=20).step_by(2).filter(|&e| e != 8).map(|e| [1, 1024, 1 << e]);
     by_len.chain(by_channels).filter(|s| s.iter().product::<usize>() <= most).map(case).collect()
+}
+
+/// What the error against float64 is measured on: every type, every second power of two from 2¹⁰.
+pub fn probes(scale: Scale, quick: bool) -> Vec<Probe> {
+    let longest = if quick || scale == Scale::Emulated { 14 } else { 20 };
+    let lens: Vec<usize> = (10..=longest).step_by(2).map(|e| 1 << e).collect();
+    let mut probes = Vec::new();
+    for gates in Gates::ALL {
+        for dtype in STORAGE {
+            let probe = |&len: &usize| Probe { gates, dtype, len, algorithm: None, draws: 1 };
+            probes.extend(lens.iter().map(probe));
+        }
+    }
+    probes
 }
 
 #[cfg(test)]

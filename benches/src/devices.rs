@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use ssm_core::{Backend, DType};
-use ssm_testkit::{Failure, Harness};
+use ssm_testkit::drift::{Drift, Probe, drift};
+use ssm_testkit::{Erased, Failure, Harness};
 use ssm_tests::{Visitor, each_backend};
 
 use crate::case::{Case, Scale};
@@ -31,6 +32,13 @@ pub trait Device {
     ///
     /// What planning or the device says.
     fn measure(&self, case: &Case, budget: Budget, seed: u64) -> Result<Measurement, Failure>;
+
+    /// How far each output is from the float64 recurrence.
+    ///
+    /// # Errors
+    ///
+    /// What planning or the device says.
+    fn drift(&self, probe: &Probe) -> Result<Vec<Drift>, Failure>;
 
     /// Hands out a timer: seconds that so many launches of the case take.
     ///
@@ -68,7 +76,7 @@ impl<H: Harness> Lane<H> {
     }
 }
 
-impl<H: Harness> Device for Lane<H> {
+impl<H: Harness + 'static> Device for Lane<H> {
     fn backend(&self) -> &'static str {
         H::Backend::NAME
     }
@@ -87,6 +95,10 @@ impl<H: Harness> Device for Lane<H> {
 
     fn measure(&self, case: &Case, budget: Budget, seed: u64) -> Result<Measurement, Failure> {
         measure(&*self.harness, &*self.reference, case, budget, seed)
+    }
+
+    fn drift(&self, probe: &Probe) -> Result<Vec<Drift>, Failure> {
+        drift(&Erased(self.harness.clone()), probe)
     }
 
     fn timer<'d>(&'d self, case: &Case, seed: u64) -> Result<Timer<'d>, Failure> {

@@ -5,27 +5,19 @@ use std::process::Command;
 
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
-use crate::results::Host;
+use crate::results::{Condition, Host};
 
 impl Host {
     /// This machine, now.
     pub fn read(quick: bool, seed: u64) -> Self {
-        let kind = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
-        let system =
-            System::new_with_specifics(kind.with_cpu(CpuRefreshKind::nothing().with_frequency())).ok();
+        let system = system();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let cpu = system.as_ref().and_then(|s| s.cpus().first());
         let load = System::load_average().ok().map(|l| l.one);
         let unix_time = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.as_secs());
-        let sys = |path: &str| std::fs::read_to_string(path).ok().map(|s| s.trim().to_owned());
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let git = |args: &[&str]| output(Command::new("git").arg("-C").arg(&root).args(args));
-        let smi = |query: &str| {
-            output(
-                Command::new("nvidia-smi").arg(format!("--query-gpu={query}")).arg("--format=csv,noheader"),
-            )
-            .map(|lines| lines.replace('\n', "; "))
-        };
+        let now = Condition::read();
         Self {
             cpu: cpu.map_or("unknown", |c| c.brand()).trim().to_owned(),
             cores,
@@ -36,7 +28,7 @@ impl Host {
                 .join(", "),
             gpu: smi("name"),
             driver: smi("driver_version"),
-            gpu_state: smi("clocks.sm,clocks.mem,temperature.gpu,power.limit"),
+            gpu_state: now.gpu_state,
             commit: git(&["rev-parse", "HEAD"]),
             dirty: git(&["status", "--porcelain", "--untracked-files=no"]).map(|s| !s.is_empty()),
             unix_time,
@@ -46,16 +38,44 @@ impl Host {
             allocator: "system".to_owned(),
             rustc: env!("BENCH_RUSTC").to_owned(),
             flags: [env!("BENCH_PROFILE"), env!("BENCH_RUSTFLAGS")].join(" ").trim().to_owned(),
-            cpu_mhz: cpu.map(|c| c.frequency() as f64).filter(|mhz| *mhz > 0.0),
+            cpu_mhz: now.cpu_mhz,
             power: sys("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
                 .or_else(|| sys("/sys/firmware/acpi/platform_profile")),
-            cpu_celsius: sys("/sys/class/thermal/thermal_zone0/temp")
-                .and_then(|milli| milli.parse::<f64>().ok())
-                .map(|milli| milli / 1000.0),
+            cpu_celsius: now.cpu_celsius,
             seed,
             quick,
+            after: None,
         }
     }
+}
+
+impl Condition {
+    /// This machine, now.
+    pub fn read() -> Self {
+        let mhz = system().and_then(|s| s.cpus().first().map(|cpu| cpu.frequency() as f64));
+        let milli = sys("/sys/class/thermal/thermal_zone0/temp").and_then(|text| text.parse::<f64>().ok());
+        Self {
+            cpu_mhz: mhz.filter(|mhz| *mhz > 0.0),
+            cpu_celsius: milli.map(|milli| milli / 1000.0),
+            gpu_state: smi("clocks.sm,clocks.mem,temperature.gpu,power.limit"),
+        }
+    }
+}
+
+fn system() -> Option<System> {
+    let kind = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
+    System::new_with_specifics(kind.with_cpu(CpuRefreshKind::nothing().with_frequency())).ok()
+}
+
+fn sys(path: &str) -> Option<String> {
+    std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
+/// What NVIDIA's driver says of every GPU.
+fn smi(query: &str) -> Option<String> {
+    let mut command = Command::new("nvidia-smi");
+    let lines = output(command.arg(format!("--query-gpu={query}")).arg("--format=csv,noheader"))?;
+    Some(lines.replace('\n', "; "))
 }
 
 /// What a command printed, if it could be run and succeeded.

@@ -69,10 +69,10 @@ impl Measurement {
         (!self.reference_ns.is_empty()).then(|| median(&self.reference_ns))
     }
 
-    /// The share of the reference's bandwidth: the median of the paired ratios.
-    pub fn fraction(&self) -> Option<f64> {
+    /// The share of the reference's bandwidth: of the paired ratios.
+    pub fn fraction(&self) -> Option<Summary> {
         let ratios: Vec<f64> = self.reference_ns.iter().zip(&self.kernel_ns).map(|(r, k)| r / k).collect();
-        (!ratios.is_empty()).then(|| median(&ratios))
+        (!ratios.is_empty()).then(|| Summary::of(&ratios))
     }
 }
 
@@ -81,6 +81,7 @@ impl Measurement {
     pub fn row(&self, backend: &str, device: &str, case: &Case) -> Row {
         let m = self;
         let (time, reference, bytes) = (m.kernel(), m.reference_time(), case.bytes());
+        let fraction = m.fraction();
         Row {
             backend: backend.to_owned(),
             device: device.to_owned(),
@@ -96,7 +97,9 @@ impl Measurement {
             bytes,
             gb_per_s: bytes as f64 / time.median,
             reference_gb_per_s: reference.map(|ns| bytes as f64 / ns),
-            fraction: m.fraction(),
+            fraction: fraction.map(|f| f.median),
+            fraction_p10: fraction.map(|f| f.p10),
+            fraction_p90: fraction.map(|f| f.p90),
             reference: reference.map(|_| m.reference.clone()),
             checkpoint: Some(m.checkpoint.name().to_owned()),
             saved_bytes: Some(m.saved_bytes),

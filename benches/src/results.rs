@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// The version of the format that this code writes. It reads every version up to it.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// One file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,6 +25,12 @@ pub struct Results {
     /// Cases that a device could not run.
     #[serde(default)]
     pub skipped: Vec<Skipped>,
+    /// How far each device is from float64. Since schema 2.
+    #[serde(default)]
+    pub errors: Vec<ErrorRow>,
+    /// Training runs. Since schema 2.
+    #[serde(default)]
+    pub curves: Vec<Curve>,
 }
 
 /// Where and under which conditions results were measured.
@@ -74,6 +80,20 @@ pub struct Host {
     pub seed: u64,
     /// Whether the quick table and budget were used.
     pub quick: bool,
+    /// Clocks and temperatures when the run ended. Since schema 2.
+    #[serde(default)]
+    pub after: Option<Condition>,
+}
+
+/// What a run may have changed about its machine.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Condition {
+    /// The clock of the first core in MHz.
+    pub cpu_mhz: Option<f64>,
+    /// The first thermal zone in °C.
+    pub cpu_celsius: Option<f64>,
+    /// GPU clocks, temperature and power limit.
+    pub gpu_state: Option<String>,
 }
 
 /// One case on one device.
@@ -110,6 +130,12 @@ pub struct Row {
     pub reference_gb_per_s: Option<f64>,
     /// The median of the paired ratios reference time / kernel time; null where none was measured.
     pub fraction: Option<f64>,
+    /// A tenth of the paired ratios is smaller. Since schema 2.
+    #[serde(default)]
+    pub fraction_p10: Option<f64>,
+    /// A tenth of the paired ratios is larger. Since schema 2.
+    #[serde(default)]
+    pub fraction_p90: Option<f64>,
     /// The reference, in words.
     #[serde(default)]
     pub reference: Option<String>,
@@ -154,6 +180,60 @@ pub struct Skipped {
     pub why: String,
 }
 
+/// How far one output of one backend is from the float64 recurrence.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ErrorRow {
+    /// The backend.
+    pub backend: String,
+    /// The device, in words.
+    pub device: String,
+    /// The op.
+    pub op: String,
+    /// The inputs: `sigmoid` gates forget within hundreds of steps, `slow` ones remember ten thousand.
+    pub gates: String,
+    /// The storage type.
+    pub dtype: String,
+    /// How time was walked.
+    pub algorithm: String,
+    /// Time steps.
+    pub len: usize,
+    /// The output or gradient.
+    pub output: String,
+    /// ‖out − ref‖ / ‖ref‖; null where that is no finite number.
+    pub error: Option<f64>,
+}
+
+/// One training run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Curve {
+    /// What is learnt.
+    pub task: String,
+    /// What learns it.
+    pub model: String,
+    /// The backend.
+    pub backend: String,
+    /// The device, in words.
+    pub device: String,
+    /// The type that the scan ran in.
+    pub dtype: String,
+    /// The seed of weights and data.
+    pub seed: u64,
+    /// In order of step.
+    pub points: Vec<CurvePoint>,
+}
+
+/// One evaluation of a training run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// Optimiser steps so far.
+    pub step: u64,
+    /// The loss; null where that is no finite number.
+    pub loss: Option<f64>,
+    /// The share that was right, 0 to 1; null where it was not measured.
+    #[serde(default)]
+    pub accuracy: Option<f64>,
+}
+
 fn plain() -> String {
     "plain".to_owned()
 }
@@ -168,6 +248,28 @@ impl Row {
         let [b, l, d] = self.shape;
         let Self { backend, op, direction, dtype, variant, .. } = self;
         format!("{backend}/{op}/{direction}/{dtype}/{b}x{l}x{d}/{variant}")
+    }
+
+    /// (p90 − p10) / median of the paired ratios, where they were kept.
+    pub fn fraction_spread(&self) -> Option<f64> {
+        Some((self.fraction_p90? - self.fraction_p10?) / self.fraction?)
+    }
+
+    /// Whether the row is a peer's, measured by benches/peers.
+    pub fn is_peer(&self) -> bool {
+        self.algorithm == "peer"
+    }
+
+    /// Whether both did the same work: op, direction, type and shape.
+    pub fn same_work(&self, other: &Self) -> bool {
+        let work = |row: &Self| (row.op.clone(), row.direction.clone(), row.dtype.clone(), row.shape);
+        work(self) == work(other)
+    }
+
+    /// Whether this is a peer's row of the same case as `ours`, both on the CPU or both off it.
+    pub fn is_peer_of(&self, ours: &Self) -> bool {
+        let on_cpu = (self.device == "cpu") == (ours.backend == "cpu");
+        self.is_peer() && !ours.is_peer() && on_cpu && self.same_work(ours) && self.variant == ours.variant
     }
 
     /// (p90 − p10) / median.
@@ -202,6 +304,29 @@ impl Results {
             return Err(UnknownSchema { got: results.schema }.into());
         }
         Ok(results)
+    }
+
+    /// What a reader has to know before quoting anything from the file; empty for a quiet run of a clean commit.
+    pub fn cautions(&self) -> Vec<String> {
+        let Host { load, cores, busy, dirty, quick, .. } = &self.host;
+        let mut cautions = Vec::new();
+        if *busy {
+            let load = load.map_or("unknown".to_owned(), |load| format!("{load:.1}"));
+            cautions.push(format!("the machine was busy when this began: load {load} on {cores} cores"));
+        }
+        let noisy = self.results.iter().filter(|row| row.noisy).count();
+        if noisy > 0 {
+            let rows = self.results.len();
+            cautions
+                .push(format!("{noisy} of {rows} rows are noisy: their times spread by more than a fifth"));
+        }
+        if *dirty == Some(true) {
+            cautions.push("tracked files differed from the commit".to_owned());
+        }
+        if *quick {
+            cautions.push("a quick run: few samples a row".to_owned());
+        }
+        cautions
     }
 
     /// Writes the file and the folders above it.

@@ -11,7 +11,9 @@ use serde_json::Value;
 use ssm_benches::case::{Case, Direction, Variant};
 use ssm_benches::devices::{Device, Found, Lane};
 use ssm_benches::measure::{Budget, Measurement};
-use ssm_benches::results::{Absent, Host, Results, Row, SCHEMA, Skipped};
+use ssm_benches::results::{
+    Absent, Condition, Curve, CurvePoint, ErrorRow, Host, Results, Row, SCHEMA, Skipped,
+};
 use ssm_benches::run::{Options, run};
 use ssm_core::DType;
 use ssm_testkit::Failure;
@@ -31,9 +33,29 @@ fn results() -> Results {
         let case = case(direction);
         measure(Plain::default(), &case).expect("the plain loop runs").row("plain", "one core", &case)
     });
+    let error = ErrorRow {
+        backend: "plain".to_owned(),
+        device: "one core".to_owned(),
+        op: "gated_scan".to_owned(),
+        gates: "slow".to_owned(),
+        dtype: "f32".to_owned(),
+        algorithm: "sequential".to_owned(),
+        len: 1024,
+        output: "da".to_owned(),
+        error: None,
+    };
+    let curve = Curve {
+        task: "copy".to_owned(),
+        model: "a layer".to_owned(),
+        backend: "plain".to_owned(),
+        device: "one core".to_owned(),
+        dtype: "bf16".to_owned(),
+        seed: 7,
+        points: vec![CurvePoint { step: 0, loss: Some(2.3), accuracy: None }],
+    };
     Results {
         schema: SCHEMA,
-        host: Host::read(true, 7),
+        host: Host { after: Some(Condition::read()), ..Host::read(true, 7) },
         results: rows.into(),
         absent: vec![Absent { backend: "cuda".to_owned(), why: "no driver".to_owned() }],
         skipped: vec![Skipped {
@@ -41,6 +63,8 @@ fn results() -> Results {
             case: "…".to_owned(),
             why: "no f16".to_owned(),
         }],
+        errors: vec![error],
+        curves: vec![curve],
     }
 }
 
@@ -49,6 +73,8 @@ fn every_direction_is_timed_beside_its_reference() {
     for row in results().results {
         let fraction = row.fraction.expect("a reference ran");
         assert!(row.p10_ns > 0.0 && row.p10_ns <= row.median_ns && row.median_ns <= row.p90_ns, "{row:?}");
+        let (low, high) = (row.fraction_p10.expect("as above"), row.fraction_p90.expect("as above"));
+        assert!(low <= fraction && fraction <= high, "{row:?}");
         // A scalar loop on one core is no triad, and a triad is no thousand times a loop.
         assert!(fraction > 0.001 && fraction < 1.5, "{row:?}");
         let tensor = 2 * 37 * 30 * 4;
@@ -101,16 +127,51 @@ fn results_follow_the_schema_and_read_back() {
 }
 
 #[test]
+fn files_of_older_versions_still_load() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/schema-1.json");
+    let json: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    assert_eq!(json["schema"], 1);
+    let schema: Value = serde_json::from_str(include_str!("../../docs/results.schema.json")).unwrap();
+    let validator = jsonschema::validator_for(&schema).expect("the schema is one");
+    assert!(validator.is_valid(&json), "what was valid stays valid");
+    let read = Results::read(&path).unwrap();
+    assert_eq!(read.results.len(), json["results"].as_array().unwrap().len());
+    assert_eq!((read.errors.len(), read.curves.len(), read.results[0].fraction_p10), (0, 0, None));
+    // The same file, claiming to be of this version, lacks what this version has.
+    let claims = {
+        let mut json = json;
+        json["schema"] = SCHEMA.into();
+        json
+    };
+    assert!(!validator.is_valid(&claims));
+}
+
+#[test]
+fn a_run_says_what_a_reader_has_to_know() {
+    let mut run = results();
+    (run.host.busy, run.host.dirty, run.host.quick) = (false, Some(false), false);
+    run.results.iter_mut().for_each(|row| row.noisy = false);
+    assert_eq!(run.cautions(), Vec::<String>::new());
+    (run.host.busy, run.host.dirty, run.results[1].noisy) = (true, Some(true), true);
+    let cautions = run.cautions().join("\n");
+    assert!(
+        ["busy", "1 of 3 rows are noisy", "differed"].iter().all(|word| cautions.contains(word)),
+        "{cautions}"
+    );
+}
+
+#[test]
 fn a_run_measures_what_it_can_and_says_what_it_cannot() {
     let mut found = Found::default();
     found.add("plain", Ok(Arc::new(PlainHarness::default())));
     found.add::<PlainHarness>("cuda", Err("no driver".to_owned()));
-    let options = Options { quick: true, backends: vec![], filter: Some("64x37x300".to_owned()) };
+    let options = Options { quick: true, backends: vec![], filter: Some("64x37x300/plain".to_owned()) };
     let results = run(found, &options);
     let keys: Vec<String> = results.results.iter().map(Row::key).collect();
     let want = ["forward", "backward", "train"].map(|d| format!("plain/gated_scan/{d}/f32/64x37x300/plain"));
     assert_eq!(keys, want);
     assert_eq!(results.absent[0].why, "no driver");
+    assert!(results.host.after.is_some() && results.errors.is_empty(), "errors obey the filter");
     assert_eq!(results.skipped.len(), 4, "f16 and bf16, there and back: {:?}", results.skipped);
 
     let mut found = Found::default();

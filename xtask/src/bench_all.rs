@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use ssm_benches::results::{Results, Row};
+use ssm_benches::results::Row;
 
+use crate::turns::Turns;
 use crate::{compare, root, table};
 
 /// Arguments of `cargo xtask bench-all`.
@@ -31,6 +32,9 @@ pub(crate) struct Args {
     /// How much slower, beyond the spread of both runs, fails the comparison.
     #[arg(long, value_name = "PCT", default_value_t = 5.0)]
     threshold: f64,
+    /// Measure what seems slower again, in turns with the code of the baseline's commit.
+    #[arg(long, requires = "baseline")]
+    confirm: bool,
     /// Measure PyTorch, JAX and numba in the same run too; installs them under target/peers.
     #[arg(long)]
     peers: bool,
@@ -38,10 +42,10 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     // Read first: a baseline that is not there should not cost a run.
-    let baseline = args.baseline.as_deref().map(read).transpose()?;
+    let baseline = args.baseline.as_deref().map(compare::read).transpose()?;
     let out = std::path::absolute(&args.out)?.join("results.json");
     measure(args, &out)?;
-    let mut results = read(&out)?;
+    let mut results = compare::read(&out)?;
     if args.peers {
         let rows = peers(args)?;
         results.results.extend(rows);
@@ -52,27 +56,24 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         println!("{}", table::peers(&results));
     }
     println!("{}", args.out.join("results.json").display());
-    ensure!(!results.results.is_empty(), "nothing was measured");
+    ensure!(!results.results.is_empty() || !results.errors.is_empty(), "nothing was measured");
     if let Some(mut old) = baseline {
         // What this run was not asked for is not gone.
         old.results.retain(|row| asked_for(args, row));
-        let changes = compare::changes(&old, &results, args.threshold);
-        println!("{changes}");
-        ensure!(!changes.failed(), "slower than the baseline by more than {} %", args.threshold);
+        let mut changes = compare::changes(&old, &results, args.threshold);
+        if args.confirm && changes.failed() {
+            println!("{changes}\nmeasuring what seems slower again, in turns with the baseline's commit");
+            let turns = Turns::new(&old.host, args.quick)?;
+            changes.confirm(|key| turns.ratios(key))?;
+        }
+        changes.finish()?;
     }
     Ok(())
 }
 
 fn asked_for(args: &Args, row: &Row) -> bool {
-    let backend = match table::is_peer(row) {
-        true => args.peers,
-        false => args.backend.is_empty() || args.backend.contains(&row.backend),
-    };
+    let backend = args.backend.is_empty() || args.backend.contains(&row.backend);
     backend && args.filter.as_ref().is_none_or(|text| row.key().contains(text.as_str()))
-}
-
-fn read(path: &Path) -> Result<Results> {
-    Results::read(path).map_err(|e| anyhow!(e)).with_context(|| path.display().to_string())
 }
 
 /// Runs the benchmark program. Its progress bar goes to the terminal.

@@ -48,10 +48,12 @@ pub(crate) fn run() -> Result<()> {
     }
     fs::create_dir_all(dir.join("golden"))?;
     for (package, target) in TESTS {
-        let built = build(&["test", "--no-run", "--package", package, "--test", target], target)?;
+        let what = ["test", "--no-run", "--profile", "ship", "--package", package, "--test", target];
+        let built = build(&root(), &what, target)?;
         fs::copy(built, dir.join(target))?;
     }
-    let benches = build(&["build", "--package", "ssm-benches", "--bin", "ssm-benches"], "ssm-benches")?;
+    let what = ["build", "--profile", "ship", "--package", "ssm-benches", "--bin", "ssm-benches"];
+    let benches = build(&root(), &what, "ssm-benches")?;
     fs::copy(benches, dir.join("ssm-benches"))?;
     for entry in fs::read_dir(root().join("crates/ssm-testkit/golden"))? {
         let entry = entry?;
@@ -65,12 +67,12 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// Builds one target, and says where its executable is.
-fn build(arguments: &[&str], target: &str) -> Result<PathBuf> {
+/// Builds one target of a workspace, and says where its executable is.
+pub(crate) fn build(workspace: &Path, arguments: &[&str], target: &str) -> Result<PathBuf> {
     let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .current_dir(root())
+        .current_dir(workspace)
         .args(arguments)
-        .args(["--profile", "ship", "--message-format", "json-render-diagnostics"])
+        .args(["--message-format", "json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()?;
     ensure!(output.status.success(), "{target} does not build: {}", output.status);

@@ -8,7 +8,9 @@ mod cust;
 mod emulate;
 mod numerics;
 mod ptx;
+mod report;
 mod table;
+mod turns;
 
 use std::path::PathBuf;
 
@@ -36,6 +38,10 @@ enum Command {
     BenchAll(bench_all::Args),
     /// Measure the error against float64 by length, type and output: docs/numerics.csv and docs/numerics.svg.
     Numerics(numerics::Args),
+    /// What got slower or faster between two results files; fails past a threshold.
+    Compare(compare::Args),
+    /// Show results files side by side: a page, Markdown and CSV.
+    Report(report::Args),
     /// Everything that a change must pass.
     Ci(ci::Args),
 }
@@ -48,6 +54,8 @@ fn main() -> anyhow::Result<()> {
         Command::Ptx(args) => ptx::run(&args),
         Command::BenchAll(args) => bench_all::run(&args),
         Command::Numerics(args) => numerics::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Ci(args) => ci::run(&args),
     }
 }

@@ -1,8 +1,6 @@
 //! `cargo xtask numerics`: how far the CPU is from the float64 recurrence, by length, type and output.
 //!
-//! Two kinds of gates: such as a sigmoid gives, which forget within a few hundred steps, and slow ones that remember ten
-//! thousand, where an error that adds up from step to step would show. Every input is rounded to its type before the
-//! reference sees it, so that only the computation is measured.
+//! What is measured, and on which inputs, is `ssm_testkit::drift`.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,11 +9,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
-use ssm_core::{Algorithm, DType, GatedScan, Grads};
+use ssm_core::{Algorithm, DType};
 use ssm_cpu::CpuBackend;
-use ssm_testkit::oracle::{Inputs, run as oracle};
+use ssm_testkit::drift::{Drift, Gates, Probe, drift};
 use ssm_testkit::tolerance::contract;
 use ssm_testkit::{Erased, HostHarness, Subject};
 
@@ -32,34 +28,8 @@ pub(crate) struct Args {
     longest: u32,
 }
 
-/// Channels: few, since only the length matters here.
-const CHANNELS: usize = 4;
 /// The worst of so many draws counts.
-const SEEDS: u64 = 3;
-
-#[derive(Clone, Copy, PartialEq)]
-enum Gates {
-    /// The sigmoid of something between -2 and 6.
-    Sigmoid,
-    /// Within 1.5e-4 of 1.
-    Slow,
-}
-
-impl Gates {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Sigmoid => "sigmoid",
-            Self::Slow => "slow",
-        }
-    }
-
-    fn draw(self, rng: &mut StdRng) -> f64 {
-        match self {
-            Self::Sigmoid => 1.0 / (1.0 + (-rng.random_range(-2.0..6.0f64)).exp()),
-            Self::Slow => 1.0 - 1e-4 * rng.random_range(0.5..1.5),
-        }
-    }
-}
+const DRAWS: u64 = 3;
 
 /// One measurement.
 struct Row {
@@ -94,26 +64,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn inputs(problem: &GatedScan, gates: Gates, seed: u64) -> Inputs {
-    let mut rng = StdRng::seed_from_u64(seed);
-    let (n, states) = (problem.elements() as usize, problem.state_elements() as usize);
-    let a = (0..n).map(|_| gates.draw(&mut rng)).collect();
-    let mut signal =
-        |count: usize, most: f64| -> Vec<f64> { (0..count).map(|_| rng.random_range(-most..most)).collect() };
-    Inputs {
-        x: signal(n, 1.0),
-        a,
-        b: Some(signal(n, 1.0)),
-        c: Some(signal(n, 1.0)),
-        h0: Some(signal(states, 1.0)),
-        // Small enough for da = h[t-1]·g[t] to stay within f16 where both grow for a million steps.
-        dy: signal(n, 0.125),
-        d_final_state: Some(signal(states, 0.125)),
-    }
-    .rounded(problem)
-}
-
-/// ‖out − ref‖ / ‖ref‖ of every output.
 fn measure(
     subject: &dyn Subject,
     gates: Gates,
@@ -121,33 +71,10 @@ fn measure(
     len: usize,
     algorithm: Algorithm,
 ) -> Result<Vec<Row>> {
-    let problem =
-        GatedScan::builder(1, len, CHANNELS).dtype(dtype).initial_state(true).final_state(true).build()?;
-    let mut rows: Vec<Row> = Vec::new();
-    for seed in 0..SEEDS {
-        let inputs = inputs(&problem, gates, seed);
-        let ran = subject.train(&problem, Grads::all(&problem), Some(algorithm), &inputs);
-        let ran = ran.map_err(|e| anyhow!(e))?;
-        let reference = oracle(&problem, &inputs);
-        for (operand, tensor) in &ran.outputs {
-            let expected = reference.get(*operand).context("an output that the oracle does not know")?;
-            let error = relative(&tensor.to_f64(), expected);
-            match rows.iter_mut().find(|row| row.output == operand.name()) {
-                Some(row) => row.error = row.error.max(error),
-                None => rows.push(Row { gates, dtype, algorithm, len, output: operand.name(), error }),
-            }
-        }
-    }
-    Ok(rows)
-}
-
-fn relative(got: &[f64], expected: &[f64]) -> f64 {
-    let (mut error, mut size) = (0.0, 0.0);
-    for (got, expected) in got.iter().zip(expected) {
-        error += (got - expected) * (got - expected);
-        size += expected * expected;
-    }
-    (error / size).sqrt()
+    let probe = Probe { gates, dtype, len, algorithm: Some(algorithm), draws: DRAWS };
+    let measured = drift(subject, &probe).map_err(|e| anyhow!(e))?;
+    let row = |d: Drift| Row { gates, dtype, algorithm, len, output: d.operand.name(), error: d.error };
+    Ok(measured.into_iter().map(row).collect())
 }
 
 fn table(rows: &[Row]) -> Result<String> {

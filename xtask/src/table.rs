@@ -92,29 +92,18 @@ pub(crate) fn results(results: &Results) -> String {
     for skipped in &results.skipped {
         let _ = writeln!(text, "skipped: {}/{}: {}", skipped.backend, skipped.case, skipped.why);
     }
-    if results.host.busy {
-        let load = or_dash(results.host.load, 1);
-        let _ = writeln!(
-            text,
-            "The machine was busy when this began (load {load} on {} cores).",
-            results.host.cores
-        );
+    for caution in results.cautions() {
+        let _ = writeln!(text, "caution: {caution}");
     }
     text
 }
 
-/// Whether the row is a peer's, measured by benches/peers.
-pub(crate) fn is_peer(row: &Row) -> bool {
-    row.algorithm == "peer"
-}
-
 /// How many times faster each of our rows is than each peer's row of the same case.
 pub(crate) fn peers(results: &Results) -> String {
-    let (peers, ours): (Vec<&Row>, Vec<&Row>) = results.results.iter().partition(|row| is_peer(row));
-    let case = |row: &Row| (row.shape, row.dtype.clone(), row.direction.clone(), row.variant.clone());
+    let (peers, ours): (Vec<&Row>, Vec<&Row>) = results.results.iter().partition(|row| row.is_peer());
     let mut rows = Vec::new();
     for our in ours {
-        for peer in peers.iter().filter(|peer| case(peer) == case(our)) {
+        for peer in peers.iter().filter(|peer| peer.is_peer_of(our)) {
             rows.push(vec![
                 our.backend.clone(),
                 peer.backend.clone(),

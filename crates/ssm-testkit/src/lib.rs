@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod cases;
+pub mod drift;
 pub mod golden;
 mod golden_layers;
 mod harness;
