@@ -52,12 +52,12 @@ pub(crate) fn open_least() -> Opened {
 /// 16 bytes an invocation.
 const COPY: &str = "
 @group(0) @binding(0) var<storage, read> source: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read_write> target_: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read_write> sink: array<vec4<u32>>;
 
 @compute @workgroup_size(256)
 fn copy(@builtin(global_invocation_id) id: vec3<u32>) {
     if (id.x < arrayLength(&source)) {
-        target_[id.x] = source[id.x];
+        sink[id.x] = source[id.x];
     }
 }";
 const COPY_GROUP: u64 = 256 * 16;
