@@ -44,7 +44,7 @@ const STEPS: [Step; 12] = [
     ("features", "every feature of every published crate compiles alone", features),
     ("package", "every published crate can be packaged", package),
     ("ptx", "kernels/ptx was made from kernels/cuda", ptx),
-    ("targets", "core and CPU compile for AArch64 and WebAssembly", targets),
+    ("targets", "core, CPU and wgpu compile for AArch64 and WebAssembly", targets),
     ("deny", "licences, sources and duplicate versions", deny),
     ("typos", "spelling", typos),
 ];
@@ -209,9 +209,11 @@ fn targets() -> Result<Outcome> {
             absent.push(target);
             continue;
         }
-        for package in ["ssm-core", "ssm-cpu"] {
-            passes(&mut cargo(&["check", "--locked", "--package", package, "--target", target]))?;
-        }
+        let check = ["check", "--locked", "--target", target];
+        passes(cargo(&check).args(["--package", "ssm-core", "--package", "ssm-cpu"]))?;
+        // On the web wgpu is the browser's.
+        let features: &[&str] = if target.starts_with("wasm32") { &["--features", "webgpu"] } else { &[] };
+        passes(cargo(&check).args(["--package", "ssm-wgpu"]).args(features))?;
     }
     match absent.is_empty() {
         true => Ok(Outcome::Passed),

@@ -34,6 +34,16 @@ pub trait View {
     fn elements(&self) -> u64;
     /// Where they lie.
     fn span(&self) -> Span;
+
+    /// Whether the memory behind the view can be used at all: it is as large as the view says, and made for this.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError::Unusable`] or [`BindError::Misaligned`].
+    fn check(&self, operand: Operand) -> Result<(), BindError> {
+        let _ = operand;
+        Ok(())
+    }
 }
 
 /// Memory, queue and errors of one kind of device.

@@ -100,6 +100,7 @@ impl<'b, B: Backend> Checker<'b, B> {
         if span.bytes > 0 && span.start % expected != 0 {
             return Err(BindError::Misaligned { operand, expected, address: span.start });
         }
+        view.check(operand)?;
         self.backend.check_view(operand, view)?;
         for &(other, at, other_written) in self.seen[..self.count].iter().flatten() {
             if (written || other_written) && span.overlaps(&at) {

@@ -1,0 +1,396 @@
+//! From a kernel's key to its WGSL: the files of `kernels/wgsl` behind generated accessors.
+//!
+//! A kernel's text does not know element types, word sharing or absent operands. It calls `fetch_x`, `x_of` and
+//! `store_y`; what these do is generated here from the key, so that every option folds away when the driver compiles.
+
+use std::fmt::Write as _;
+
+use ssm_core::DType;
+
+/// Invocations a workgroup.
+pub(crate) const WORKGROUP: u32 = 64;
+/// Steps a chunk: what an invocation loads at once and keeps in registers, and the spacing of the saved states.
+pub(crate) const CHUNK: u32 = 16;
+/// The same where the adapter is a program on the processor: there are no loads to overlap, and such an adapter takes
+/// half a second to compile a kernel whose chunk is unrolled 16 times.
+pub(crate) const SOFTWARE_CHUNK: u32 = 4;
+/// Groups that the carry pass loads at once.
+pub(crate) const CARRY_BATCH: u32 = 16;
+/// Steps that h is the plain loop's for, whatever the chunk: it shows in the bits.
+pub(crate) const SPAN: u32 = 16;
+/// Chunks, or batches of groups, that one invocation walks at most. Mesa's software adapters stop every loop of an
+/// invocation, without a word, once its loops have turned 65,535 times in all, the turns that only leave a loop
+/// counted; and everywhere a driver may take a device for hung whose dispatch runs for seconds. A walk turns once a
+/// chunk, twice a group and at most 46 times in the tail of a sequence: a quarter of the bound leaves room for all.
+pub(crate) const TURNS: u32 = 16_384;
+/// Values an aggregate holds: S and P in two parts each.
+pub(crate) const AGGREGATE: u64 = 4;
+/// Planes of a paused march's state, as fold.wgsl has them.
+pub(crate) const PLANES: u64 = 13;
+/// Values a carry holds: the value, and what its roundings took.
+pub(crate) const CARRY: u64 = 2;
+/// Table entries that fit the uniform binding that every WebGPU device has (64 KiB).
+pub(crate) const TABLE: u32 = 4096;
+
+/// An operand's place in the shader: binding `FIRST_BINDING + slot`, and its entry in `Params::offsets`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Slot {
+    X,
+    A,
+    B,
+    C,
+    Dy,
+    Saved,
+    State,
+    Agg,
+    H0,
+    Y,
+    Dx,
+    Da,
+    Db,
+    Dc,
+}
+
+/// The first storage binding; the uniforms lie before it.
+pub(crate) const FIRST_BINDING: u32 = 2;
+
+impl Slot {
+    pub(crate) const ALL: [Self; 14] = [
+        Self::X,
+        Self::A,
+        Self::B,
+        Self::C,
+        Self::Dy,
+        Self::Saved,
+        Self::State,
+        Self::Agg,
+        Self::H0,
+        Self::Y,
+        Self::Dx,
+        Self::Da,
+        Self::Db,
+        Self::Dc,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::X => "x",
+            Self::A => "a",
+            Self::B => "b",
+            Self::C => "c",
+            Self::Dy => "dy",
+            Self::Saved => "saved",
+            Self::State => "state",
+            Self::Agg => "agg",
+            Self::H0 => "h0",
+            Self::Y => "y",
+            Self::Dx => "dx",
+            Self::Da => "da",
+            Self::Db => "db",
+            Self::Dc => "dc",
+        }
+    }
+
+    pub(crate) const fn binding(self) -> u32 {
+        FIRST_BINDING + self as u32
+    }
+
+    const fn bit(self) -> u16 {
+        1 << self as u16
+    }
+
+    /// What an absent operand reads as: b and c are ones, everything else zero.
+    const fn neutral(self) -> &'static str {
+        match self {
+            Self::B | Self::C => "1.0",
+            _ => "0.0",
+        }
+    }
+}
+
+/// A set of slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Slots(u16);
+
+impl Slots {
+    pub(crate) fn of(slots: &[(Slot, bool)]) -> Self {
+        Self(slots.iter().filter(|(_, present)| *present).fold(0, |bits, (slot, _)| bits | slot.bit()))
+    }
+
+    pub(crate) fn has(self, slot: Slot) -> bool {
+        self.0 & slot.bit() != 0
+    }
+
+    pub(crate) fn with(self, slot: Slot) -> Self {
+        Self(self.0 | slot.bit())
+    }
+
+    pub(crate) fn count(self) -> u32 {
+        self.0.count_ones()
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = Slot> {
+        Slot::ALL.into_iter().filter(move |slot| self.has(*slot))
+    }
+}
+
+/// One entry point of one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Body {
+    ForwardMarch,
+    ForwardReduce,
+    ForwardApply,
+    BackwardMarch,
+    BackwardReduce,
+    BackwardApply,
+    Carry,
+    CopyState,
+    Fill,
+}
+
+impl Body {
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 9] = [
+        Self::ForwardMarch,
+        Self::ForwardReduce,
+        Self::ForwardApply,
+        Self::BackwardMarch,
+        Self::BackwardReduce,
+        Self::BackwardApply,
+        Self::Carry,
+        Self::CopyState,
+        Self::Fill,
+    ];
+
+    pub(crate) const fn entry(self) -> &'static str {
+        match self {
+            Self::ForwardMarch | Self::BackwardMarch => "march",
+            Self::ForwardReduce | Self::BackwardReduce => "reduce",
+            Self::ForwardApply | Self::BackwardApply => "apply",
+            Self::Carry => "carry_groups",
+            Self::CopyState => "copy",
+            Self::Fill => "fill",
+        }
+    }
+
+    const fn text(self) -> &'static str {
+        match self {
+            Self::ForwardMarch | Self::ForwardReduce | Self::ForwardApply => {
+                include_str!("../wgsl/scan_forward.wgsl")
+            }
+            Self::BackwardMarch | Self::BackwardReduce | Self::BackwardApply => {
+                include_str!("../wgsl/scan_backward.wgsl")
+            }
+            Self::Carry => include_str!("../wgsl/scan_carry.wgsl"),
+            Self::CopyState => include_str!("../wgsl/state_copy.wgsl"),
+            Self::Fill => include_str!("../wgsl/fill.wgsl"),
+        }
+    }
+}
+
+/// What forward leaves in `saved`, and backward finds there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Save {
+    Nothing,
+    Chunks,
+    H,
+}
+
+/// What a plan knows of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) body: Body,
+    pub(crate) slots: Slots,
+    pub(crate) dtype: DType,
+    pub(crate) out_dtype: DType,
+    /// Items come from the table.
+    pub(crate) packed: bool,
+    pub(crate) save: Save,
+    /// The march goes over several dispatches.
+    pub(crate) paused: bool,
+    /// Steps loaded together.
+    pub(crate) chunk: u32,
+}
+
+impl Key {
+    /// The element type of a slot.
+    pub(crate) const fn dtype_of(&self, slot: Slot) -> DType {
+        match slot {
+            Slot::X | Slot::A | Slot::B | Slot::C | Slot::Dx | Slot::Da | Slot::Db | Slot::Dc => self.dtype,
+            Slot::Y | Slot::Dy => self.out_dtype,
+            Slot::Saved | Slot::State | Slot::Agg | Slot::H0 => DType::F32,
+        }
+    }
+
+    /// Whether the kernel writes the slot.
+    pub(crate) const fn writes(&self, slot: Slot) -> bool {
+        match slot {
+            Slot::Y | Slot::Dx | Slot::Da | Slot::Db | Slot::Dc | Slot::State => true,
+            Slot::Saved => matches!(self.body, Body::ForwardMarch | Body::ForwardApply | Body::Fill),
+            Slot::Agg => !matches!(self.body, Body::ForwardApply | Body::BackwardApply),
+            Slot::X | Slot::A | Slot::B | Slot::C | Slot::Dy | Slot::H0 => false,
+        }
+    }
+}
+
+/// How the channels of a lane lie in memory: known once the operands are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Form {
+    /// No 16-bit type: a channel a lane.
+    Scalar,
+    /// Every row of a 16-bit operand begins on a word: two channels a lane, and no word has two writers.
+    Pairs,
+    /// Rows of a 16-bit operand begin or end inside a word, whose halves have two writers: a channel a lane, each
+    /// clearing and setting its own half atomically, which leaves the same word in either order.
+    Halves,
+}
+
+impl Form {
+    /// Channels a lane.
+    pub(crate) const fn lane(self) -> u32 {
+        match self {
+            Self::Pairs => 2,
+            Self::Scalar | Self::Halves => 1,
+        }
+    }
+}
+
+/// Everything that a compiled pipeline depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PipelineKey {
+    pub(crate) key: Key,
+    pub(crate) form: Form,
+    /// Every binding is read_write, because one buffer holds both inputs and outputs and its usage counts as a whole.
+    pub(crate) shared: bool,
+    /// The adapter's fma is known to round once.
+    pub(crate) fused: bool,
+}
+
+/// The whole module.
+pub(crate) fn source(key: &PipelineKey) -> String {
+    let (k, lane) = (&key.key, key.form.lane());
+    let (v, u) = if lane == 2 { ("vec2<f32>", "vec2<u32>") } else { ("f32", "u32") };
+    let mut out = format!(
+        "const WORKGROUP: u32 = {WORKGROUP}u;\nconst TABLE: u32 = {TABLE}u;\nconst CHUNK: u32 = {}u;\n\
+         const SPAN: u32 = {SPAN}u;\n\
+         const LANE: u32 = {lane}u;\nconst PAUSED: bool = {};\n\
+         const FUSED: bool = {};\n\
+         const SAVE_CHUNKS: bool = {};\nconst SAVE_H: bool = {};\nalias V = {v};\nalias U = {u};\n",
+        k.chunk,
+        k.paused,
+        key.fused,
+        k.save == Save::Chunks,
+        k.save == Save::H,
+    );
+    out.push_str(include_str!("../wgsl/common.wgsl"));
+    out.push_str(include_str!("../wgsl/fold.wgsl"));
+    let holds = |dtype| k.slots.iter().any(|slot| k.dtype_of(slot) == dtype);
+    if holds(DType::Bf16) {
+        out.push_str(include_str!("../wgsl/bf16.wgsl"));
+    }
+    if holds(DType::F16) {
+        out.push_str(include_str!("../wgsl/f16.wgsl"));
+    }
+    out.push_str(if k.packed {
+        include_str!("../wgsl/items_packed.wgsl")
+    } else {
+        include_str!("../wgsl/items_batch.wgsl")
+    });
+    for slot in Slot::ALL {
+        accessors(&mut out, key, slot);
+    }
+    unroll(&mut out, k.body.text(), k.chunk);
+    out
+}
+
+fn accessors(out: &mut String, key: &PipelineKey, slot: Slot) {
+    let (n, s, dtype) = (slot.name(), slot as u32, key.key.dtype_of(slot));
+    // Writing to a String cannot fail.
+    if !key.key.slots.has(slot) {
+        let _ = write!(
+            out,
+            "fn fetch_{n}(i: u32) -> f32 {{ return {}; }}\nfn {n}_of(w: f32) -> V {{ return V(w); }}\n\
+             fn store_{n}(i: u32, v: V) {{ }}\n",
+            slot.neutral()
+        );
+        return;
+    }
+    let writes = key.key.writes(slot);
+    let access = if writes || key.shared { "read_write" } else { "read" };
+    let at = format!("let j = p.offsets[{}][{}] + i;", s / 4, s % 4);
+    let half = if dtype == DType::Bf16 { "bf16" } else { "f16" };
+    let atomic = writes && key.form == Form::Halves && dtype.size() == 2;
+    let (element, word, fetch, of, store) = match (key.form, dtype.size()) {
+        (Form::Pairs, 2) => (
+            "u32",
+            "u32",
+            format!("return {n}_buf[j >> 1u];"),
+            format!("return decode_{half}(w);"),
+            format!("{n}_buf[j >> 1u] = encode_{half}(v);"),
+        ),
+        (Form::Pairs, _) => (
+            "f32",
+            "vec2<f32>",
+            format!("return vec2<f32>({n}_buf[j], {n}_buf[j + 1u]);"),
+            "return w;".into(),
+            format!("{n}_buf[j] = v.x; {n}_buf[j + 1u] = v.y;"),
+        ),
+        (Form::Halves, 2) => (
+            if atomic { "atomic<u32>" } else { "u32" },
+            "u32",
+            format!("return ({n}_buf[j >> 1u] >> ((j & 1u) << 4u)) & 0xffffu;"),
+            format!("return decode_{half}(w).x;"),
+            format!(
+                "let shift = (j & 1u) << 4u; atomicAnd(&{n}_buf[j >> 1u], 0xffff0000u >> shift); \
+                 atomicOr(&{n}_buf[j >> 1u], round_{half}(v) << shift);"
+            ),
+        ),
+        (_, _) => {
+            ("f32", "f32", format!("return {n}_buf[j];"), "return w;".into(), format!("{n}_buf[j] = v;"))
+        }
+    };
+    let _ = writeln!(
+        out,
+        "@group(0) @binding({}) var<storage, {access}> {n}_buf: array<{element}>;",
+        slot.binding()
+    );
+    // No kernel reads back a 16-bit output.
+    if atomic {
+        let _ = writeln!(out, "fn fetch_{n}(i: u32) -> u32 {{ return 0u; }}");
+    } else {
+        let _ = writeln!(out, "fn fetch_{n}(i: u32) -> {word} {{ {at} {fetch} }}");
+    }
+    let _ = writeln!(out, "fn {n}_of(w: {word}) -> V {{ {of} }}");
+    if writes {
+        let _ = writeln!(out, "fn store_{n}(i: u32, v: V) {{ {at} {store} }}");
+    } else {
+        let _ = writeln!(out, "fn store_{n}(i: u32, v: V) {{ }}");
+    }
+}
+
+/// Repeats the lines between `//@each` (or `//@each_back`, from the last) and `//@end`, with `$` replaced by the step.
+/// Unrolled here because naga bounds loops and indexed arrays with code that keeps drivers from unrolling them.
+fn unroll(out: &mut String, text: &str, count: u32) {
+    let mut block: Option<(bool, String)> = None;
+    for line in text.lines() {
+        match (line.trim(), &mut block) {
+            ("//@each", _) => block = Some((false, String::new())),
+            ("//@each_back", _) => block = Some((true, String::new())),
+            ("//@end", _) => {
+                let (back, body) = block.take().unwrap_or_default();
+                for step in 0..count {
+                    let step = if back { count - 1 - step } else { step };
+                    out.push_str(&body.replace('$', &step.to_string()));
+                }
+            }
+            (_, Some((_, body))) => {
+                body.push_str(line);
+                body.push('\n');
+            }
+            (_, None) => {
+                out.push_str(line);
+                out.push('\n');
+            }
+        }
+    }
+}

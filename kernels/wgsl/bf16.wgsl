@@ -1,0 +1,18 @@
+// Conversions between bf16 and f32. 16-bit elements travel as halves of a 32-bit word, the element with the even index
+// in the low half, so that no adapter feature is needed.
+
+fn decode_bf16(w: u32) -> vec2<f32> {
+    return vec2<f32>(bitcast<f32>(w << 16u), bitcast<f32>(w & 0xffff0000u));
+}
+
+// Rounds to nearest, ties to even. A NaN keeps its upper bits and is made quiet, so that rounding cannot turn it
+// into an infinity.
+fn round_bf16(v: f32) -> u32 {
+    let bits = bitcast<u32>(v);
+    let rounded = (bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u;
+    return select(rounded, (bits >> 16u) | 0x40u, (bits & 0x7fffffffu) > 0x7f800000u);
+}
+
+fn encode_bf16(v: vec2<f32>) -> u32 {
+    return round_bf16(v.x) | (round_bf16(v.y) << 16u);
+}

@@ -1,0 +1,31 @@
+// Conversions between f16 and f32, two to a word as in bf16.wgsl. Only in kernels that bind an f16 operand: the one
+// built-in used here is not on every adapter.
+
+fn decode_f16(w: u32) -> vec2<f32> {
+    return unpack2x16float(w);
+}
+
+// Rounds to nearest, ties to even, by integers: WGSL leaves the rounding of pack2x16float to the driver, and its
+// result undefined past 65504.
+fn round_f16(v: f32) -> u32 {
+    let bits = bitcast<u32>(v);
+    let sign = (bits >> 16u) & 0x8000u;
+    let mag = bits & 0x7fffffffu;
+    // 0x38800000 is 2^-14, the least normal f16; from 0x477ff000 (65520) on, rounding gives infinity.
+    let normal = (mag - 0x38000000u + 0xfffu + ((mag >> 13u) & 1u)) >> 13u;
+    // Below it the unit is 2^-24: shift the significand with its hidden bit right, rounding to even.
+    let shift = clamp(126u - (mag >> 23u), 14u, 25u);
+    let significand = (mag & 0x7fffffu) | 0x800000u;
+    let kept = significand >> shift;
+    let rest = significand & ((1u << shift) - 1u);
+    let tie = 1u << (shift - 1u);
+    let subnormal = kept + select(0u, 1u, rest > tie || (rest == tie && (kept & 1u) == 1u));
+    var out = select(normal, subnormal, mag < 0x38800000u);
+    out = select(out, 0x7c00u, mag >= 0x477ff000u);
+    out = select(out, 0x7e00u, mag > 0x7f800000u);
+    return sign | out;
+}
+
+fn encode_f16(v: vec2<f32>) -> u32 {
+    return round_f16(v.x) | (round_f16(v.y) << 16u);
+}
