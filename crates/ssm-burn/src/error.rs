@@ -59,6 +59,25 @@ pub enum Error {
         /// The tensor's.
         got: GradientCheckpointingStrategy,
     },
+    /// The state of another number of sequences than the input holds.
+    #[error("the state is of {got} sequences, the input holds {expected}")]
+    Sequences {
+        /// Sequences in the input.
+        expected: usize,
+        /// Sequences in the state.
+        got: usize,
+    },
+    /// A convolution over no step at all.
+    #[error("a convolution needs a kernel of at least one step")]
+    EmptyKernel,
+    /// Heads that do not divide the width.
+    #[error("{heads} heads do not divide a width of {width}")]
+    Heads {
+        /// D.
+        width: usize,
+        /// H.
+        heads: usize,
+    },
     /// The problem makes no sense.
     #[error(transparent)]
     Problem(#[from] ProblemError),

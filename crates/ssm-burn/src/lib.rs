@@ -2,12 +2,26 @@
 
 mod autodiff;
 mod backend;
+mod conv1d;
 mod error;
 mod flex;
+mod gated_ssm;
+mod hawk;
+mod recurrent;
+mod rg_lru;
 mod scan;
+mod sequences;
 
+pub use conv1d::{Conv1dCausal, Conv1dCausalConfig, Conv1dCausalState};
 pub use error::Error;
+pub use gated_ssm::{GatedSsm, GatedSsmConfig, GatedSsmState};
+pub use hawk::{
+    GatedMlp, Hawk, HawkBlock, HawkBlockConfig, HawkBlockState, HawkConfig, HawkLayer, HawkState,
+};
+pub use recurrent::{Input, Recurrent, State};
+pub use rg_lru::{RgLru, RgLruConfig, RgLruState};
 pub use scan::{ScanOptions, ScanOutput, gated_scan};
+pub use sequences::Sequences;
 pub use ssm_core::{Algorithm, Checkpoint};
 
 use scan::burn_type;

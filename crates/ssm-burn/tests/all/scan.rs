@@ -130,8 +130,7 @@ fn golden_vectors_hold_in_16_bit_types() {
             continue;
         }
         for dtype in [DType::F16, DType::Bf16] {
-            let (problem, inputs) =
-                file.scan().and_then(|v| Ok(v.stored(dtype).expect("a problem"))).expect("a scan");
+            let (problem, inputs) = file.scan().map(|v| v.stored(dtype).expect("a problem")).expect("a scan");
             let results = through_burn(&problem, &inputs, Grads::all(&problem));
             hold(&file.name, &problem, &results, &run(&problem, &inputs));
         }
