@@ -11,6 +11,7 @@ mod recurrent;
 mod rg_lru;
 mod scan;
 mod sequences;
+mod slots;
 
 pub use conv1d::{Conv1dCausal, Conv1dCausalConfig, Conv1dCausalState};
 pub use error::Error;
@@ -22,6 +23,7 @@ pub use recurrent::{Input, Recurrent, State};
 pub use rg_lru::{RgLru, RgLruConfig, RgLruState};
 pub use scan::{ScanOptions, ScanOutput, gated_scan};
 pub use sequences::Sequences;
+pub use slots::{SlotError, SlotId, Slots};
 pub use ssm_core::{Algorithm, Checkpoint};
 
 use scan::burn_type;

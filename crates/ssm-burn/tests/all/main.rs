@@ -6,3 +6,4 @@ mod host;
 mod layers;
 mod scan;
 mod scan_laws;
+mod slots;
