@@ -1,5 +1,7 @@
 //! One binary for every test, since each one would link burn again.
 
+#[path = "../../examples/common/mod.rs"]
+mod common;
 mod generation;
 mod hawk;
 mod host;
@@ -7,3 +9,4 @@ mod layers;
 mod scan;
 mod scan_laws;
 mod slots;
+mod training;
