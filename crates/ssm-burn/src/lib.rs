@@ -12,6 +12,7 @@ mod rg_lru;
 mod scan;
 mod sequences;
 mod slots;
+mod weights;
 
 pub use conv1d::{Conv1dCausal, Conv1dCausalConfig, Conv1dCausalState};
 pub use error::Error;
@@ -25,5 +26,6 @@ pub use scan::{ScanOptions, ScanOutput, gated_scan};
 pub use sequences::Sequences;
 pub use slots::{SlotError, SlotId, Slots};
 pub use ssm_core::{Algorithm, Checkpoint};
+pub use weights::{LambdaSign, RgLruNames, WeightsError};
 
 use scan::burn_type;

@@ -10,3 +10,4 @@ mod scan;
 mod scan_laws;
 mod slots;
 mod training;
+mod weights;
