@@ -4,5 +4,6 @@
 
 pub(crate) mod model;
 pub(crate) mod tasks;
+pub(crate) mod text;
 #[cfg(feature = "train")]
 pub(crate) mod training;

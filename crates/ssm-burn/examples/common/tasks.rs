@@ -11,6 +11,9 @@ pub(crate) struct Example {
     pub(crate) labels: Vec<i64>,
 }
 
+/// Where the supply that no training sees begins.
+pub(crate) const UNSEEN: u64 = 1 << 40;
+
 /// An endless supply of examples, the same for the same index.
 pub(crate) trait Task: Send + Sync + 'static {
     fn example(&self, index: u64) -> Example;

@@ -13,7 +13,7 @@ use burn::train::metric::{AccuracyMetric, LossMetric};
 use burn::train::{ClassificationOutput, InferenceStep, Learner, SupervisedTraining, TrainOutput, TrainStep};
 
 use super::model::TokenModel;
-use super::tasks::{Example, Task};
+use super::tasks::{Example, Task, UNSEEN};
 
 /// Tokens (B, L) and the labels (B, n) of the last n steps.
 #[derive(Clone, Debug)]
@@ -97,9 +97,6 @@ pub(crate) struct Plan {
     pub(crate) resume: Option<usize>,
 }
 
-/// Where the supply that no training sees begins.
-const UNSEEN: u64 = 1 << 40;
-
 /// Trains, and returns the trained model. Checkpoints and metrics go to `folder`.
 pub(crate) fn train(model: TokenModel, task: Arc<dyn Task>, plan: Plan, folder: &Path) -> TokenModel {
     let loader = |first: u64, count: usize| {
@@ -121,16 +118,28 @@ pub(crate) fn train(model: TokenModel, task: Arc<dyn Task>, plan: Plan, folder: 
 
 /// The share of right answers over unseen examples.
 pub(crate) fn accuracy(model: &TokenModel, task: &dyn Task, batches: usize, batch: usize) -> f64 {
+    mean(model, task, batches, batch, |out| {
+        out.output.argmax(1).reshape([-1]).equal(out.targets).float().mean().into_scalar::<f64>()
+    })
+}
+
+/// Nats an answer over unseen examples.
+pub(crate) fn loss(model: &TokenModel, task: &dyn Task, batches: usize, batch: usize) -> f64 {
+    mean(model, task, batches, batch, |out| out.loss.into_scalar::<f64>())
+}
+
+fn mean(
+    model: &TokenModel,
+    task: &dyn Task,
+    batches: usize,
+    batch: usize,
+    of: fn(ClassificationOutput) -> f64,
+) -> f64 {
     let device = model.head.weight.device();
-    let mut right = 0.0;
-    let mut asked = 0.0;
-    for i in 0..batches {
+    let one = |i: usize| {
         let first = UNSEEN + (1 << 20) + (i * batch) as u64;
         let items = (first..first + batch as u64).map(|index| task.example(index)).collect();
-        let out = model.classify(Together.batch(items, &device));
-        let hits = out.output.argmax(1).reshape([-1]).equal(out.targets.clone()).int().sum();
-        right += hits.into_scalar::<i64>() as f64;
-        asked += out.targets.dims()[0] as f64;
-    }
-    right / asked
+        of(model.classify(Together.batch(items, &device)))
+    };
+    (0..batches).map(one).sum::<f64>() / batches as f64
 }
