@@ -10,7 +10,7 @@ use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig, RmsNorm, RmsNormConfig};
 use burn::tensor::activation::{sigmoid, silu};
-use burn::tensor::{Device, Distribution, FloatDType, Tensor};
+use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor};
 
 use crate::recurrent::{Input, Recurrent, State};
 use crate::sequences::Carry;
@@ -88,6 +88,15 @@ pub struct GatedSsm {
     compute: Option<FloatDType>,
 }
 
+impl GatedSsm {
+    /// The same layer, whose scan's operands are stored as this; as the parameters' own type when none.
+    #[must_use]
+    pub fn with_compute(mut self, compute: Option<FloatDType>) -> Self {
+        self.compute = compute;
+        self
+    }
+}
+
 /// h (N, S) of N sequences, f32 (f64 for f64).
 #[derive(Clone, Debug)]
 pub struct GatedSsmState {
@@ -127,7 +136,7 @@ impl Recurrent for GatedSsm {
         sequences: &Sequences,
         state: &GatedSsmState,
     ) -> Result<(Tensor<3>, GatedSsmState), Error> {
-        let n = self.norm.as_ref().map_or_else(|| x.clone(), |norm| norm.forward(x.clone()));
+        let n = self.norm.as_ref().map_or_else(|| x.clone(), |norm| normed(norm, x.clone()));
         let a = sigmoid(self.a.forward(n.clone()) + self.a_bias.val().unsqueeze());
         let u = self.b.forward(n.clone());
         let d = sigmoid(self.d.forward(n.clone()));
@@ -136,6 +145,15 @@ impl Recurrent for GatedSsm {
         let y = self.out.forward(h);
         Ok((if self.residual { y + x } else { y }, GatedSsmState { h: carried }))
     }
+}
+
+/// `x · w / sqrt(mean(x²) + eps)` over the last dimension, the mean in f32 or wider: burn's own forward takes it in f32 even
+/// for f64.
+pub(crate) fn normed(norm: &RmsNorm, x: Tensor<3>) -> Tensor<3> {
+    let dtype = x.dtype();
+    let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+    let scale = (x.clone().cast(wide).square().mean_dim(2) + norm.epsilon).sqrt();
+    x / scale.cast(dtype) * norm.gamma.val().unsqueeze()
 }
 
 /// A scan of operands stored as `compute`, from a carry to the next; y comes back in the operands' own type.

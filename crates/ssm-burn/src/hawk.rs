@@ -7,6 +7,7 @@ use burn::tensor::activation::gelu_approximate;
 use burn::tensor::{Device, FloatDType, Tensor};
 
 use crate::conv1d::{Conv1dCausal, Conv1dCausalConfig, Conv1dCausalState};
+use crate::gated_ssm::normed;
 use crate::recurrent::{Input, Recurrent, State};
 use crate::rg_lru::{RgLru, RgLruConfig, RgLruState};
 use crate::{Error, Sequences};
@@ -266,9 +267,9 @@ impl Recurrent for Hawk {
     ) -> Result<(Tensor<3>, HawkState), Error> {
         let mut layers = Vec::with_capacity(self.layers.len());
         for (layer, state) in self.layers.iter().zip(&state.layers) {
-            let (y, next) = layer.block.run(layer.block_norm.forward(x.clone()), sequences, state)?;
+            let (y, next) = layer.block.run(normed(&layer.block_norm, x.clone()), sequences, state)?;
             x = x + y;
-            x = x.clone() + layer.mlp.forward(layer.mlp_norm.forward(x));
+            x = x.clone() + layer.mlp.forward(normed(&layer.mlp_norm, x));
             layers.push(next);
         }
         Ok((x, HawkState { sequences: state.sequences, layers }))

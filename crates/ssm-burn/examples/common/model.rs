@@ -22,6 +22,8 @@ pub(crate) struct TokenModelConfig {
     #[config(default = "(2.0, 1000.0)")]
     pub(crate) memory: (f64, f64),
     pub(crate) compute: Option<FloatDType>,
+    /// The token that stands for silence: its embedding is 0, as a padding token's is.
+    pub(crate) silence: Option<usize>,
 }
 
 impl TokenModelConfig {
@@ -35,6 +37,7 @@ impl TokenModelConfig {
             layers: (0..self.layers).map(|_| layer.init(device)).collect(),
             norm: RmsNormConfig::new(self.hidden).init(device),
             head: LinearConfig::new(self.hidden, self.classes).init(device),
+            silence: self.silence,
         }
     }
 }
@@ -45,6 +48,7 @@ pub(crate) struct TokenModel {
     pub(crate) layers: Vec<GatedSsm>,
     pub(crate) norm: RmsNorm,
     pub(crate) head: Linear,
+    silence: Option<usize>,
 }
 
 impl TokenModel {
@@ -66,7 +70,10 @@ impl TokenModel {
         states: &mut [GatedSsmState],
     ) -> Result<Tensor<3>, Error> {
         let [_, len] = tokens.dims();
-        let mut h = self.embedding.forward(tokens);
+        let mut h = self.embedding.forward(tokens.clone());
+        if let Some(silence) = self.silence {
+            h = h * tokens.not_equal_elem(silence as i64).float().unsqueeze_dim(2);
+        }
         for (layer, state) in self.layers.iter().zip(states) {
             h = layer.prefill(h, &Sequences::Rows, state)?;
         }

@@ -53,36 +53,43 @@ impl Task for Copying {
     }
 }
 
-/// Symbols at random places in a long stretch of noise, then question marks: say the symbols again in order.
+/// Values written to named places at random times in a long stretch of noise, each place more than once; then one question a
+/// place: say what was written there last.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct SelectiveCopying {
-    pub(crate) symbols: usize,
-    pub(crate) length: usize,
-    /// L, the question marks included.
+pub(crate) struct Recall {
+    pub(crate) places: usize,
+    pub(crate) values: usize,
+    /// Writes to each place.
+    pub(crate) writes: usize,
+    /// L, the questions included.
     pub(crate) steps: usize,
     pub(crate) seed: u64,
 }
 
-impl Task for SelectiveCopying {
+impl Task for Recall {
     fn example(&self, index: u64) -> Example {
         let mut rng = StdRng::seed_from_u64(self.seed ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let labels: Vec<i64> = (0..self.length).map(|_| rng.random_range(0..self.symbols) as i64).collect();
-        let noise = self.steps - self.length;
-        let mut tokens = vec![self.symbols as i64; noise];
-        let mut places = sample(&mut rng, noise, self.length).into_vec();
-        places.sort_unstable();
-        for (place, label) in places.into_iter().zip(&labels) {
-            tokens[place] = *label;
+        let noise = self.steps - self.places;
+        let mut tokens = vec![0; noise];
+        let mut labels = vec![0; self.places];
+        let mut times = sample(&mut rng, noise, self.places * self.writes).into_vec();
+        for (place, times) in times.chunks_mut(self.writes).enumerate() {
+            times.sort_unstable();
+            for &mut time in times {
+                let value = rng.random_range(0..self.values);
+                tokens[time] = (1 + self.places + place * self.values + value) as i64;
+                labels[place] = value as i64;
+            }
         }
-        tokens.resize(self.steps, self.symbols as i64 + 1);
+        tokens.extend((0..self.places).map(|place| 1 + place as i64));
         Example { tokens, labels }
     }
 
     fn vocabulary(&self) -> usize {
-        self.symbols + 2
+        1 + self.places * (1 + self.values)
     }
 
     fn classes(&self) -> usize {
-        self.symbols
+        self.values
     }
 }
