@@ -31,7 +31,7 @@ pub struct GatedSsmConfig {
     #[config(default = true)]
     pub residual: bool,
     /// What the scan's operands are stored in; the parameters' own type when none. The state is f32 in any case (f64 for
-    /// f64).
+    /// f64). bf16 has no gate between 0.998 and 1, so no memory of more than a few hundred steps that ends.
     pub compute: Option<FloatDType>,
     /// The memory of the forget gates in the beginning, in steps: each channel's is drawn between these two, evenly in
     /// the logarithm.
