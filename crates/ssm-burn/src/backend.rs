@@ -2,7 +2,8 @@
 //!
 //! [`ScanKernels`] is what a backend implements: plan, forward and backward on its own tensor primitives. Autodiff is
 //! written once above it, in `autodiff.rs`. [`ScanDispatch`] is what burn's run-time dispatch needs: one method, from
-//! which its macro makes the routing, so a new backend is one more name in that list and one `ScanKernels`.
+//! which its macro makes the routing. So a new backend is one more name in that list, one `ScanKernels`, and its device among
+//! those that `scan.rs` lets through (burn's dispatch panics on a backend that the list does not name).
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, ExtensionType, backend_extension};

@@ -1,9 +1,11 @@
 //! Whole, split and step by step, and packed or one a row, are the same; for every layer.
 
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{DType, Device, Distribution, Tensor};
 use ssm_burn::{
-    Conv1dCausalConfig, GatedSsmConfig, HawkBlockConfig, HawkConfig, Recurrent, RgLruConfig, Sequences, State,
+    Conv1dCausalConfig, Error, GatedSsmConfig, HawkBlockConfig, HawkConfig, Recurrent, RgLruConfig,
+    Sequences, State,
 };
+use ssm_core::ProblemError;
 use ssm_testkit::HostTensor;
 
 use crate::host::download;
@@ -138,4 +140,37 @@ fn gradients_cross_calls<L: Recurrent>(name: &str, layer: &L) {
 #[test]
 fn gradients_flow_through_the_state() {
     every_layer!(gradients_cross_calls);
+}
+
+fn mistakes<L: Recurrent>(name: &str, layer: &L) {
+    let mut state = layer.fresh(2);
+    let mut fails =
+        |x: Tensor<3>, sequences: &Sequences| layer.prefill(x, sequences, &mut state).expect_err(name);
+    let narrow = draw(2, 5).narrow(2, 0, WIDTH - 1);
+    let (expected, got) = (vec![2, 5, WIDTH], vec![2, 5, WIDTH - 1]);
+    assert_eq!(fails(narrow, &Sequences::Rows), Error::Shape { tensor: "x", expected, got });
+    let half = draw(2, 5).cast(DType::F16);
+    let (expected, got) = (DType::F32, DType::F16);
+    assert_eq!(fails(half, &Sequences::Rows), Error::Type { tensor: "x", expected, got });
+    assert_eq!(fails(draw(3, 5), &Sequences::Rows), Error::Sequences { expected: 3, got: 2 });
+    let packed = |cu: &[usize]| Sequences::Packed(cu.into());
+    let batch = Error::Problem(ProblemError::PackedBatch { batch: 2 });
+    assert_eq!(fails(draw(2, 5), &packed(&[0, 2, 5])), batch);
+    let end = Error::Problem(ProblemError::PackedEnd { len: 5, got: 6 });
+    assert_eq!(fails(draw(1, 5), &packed(&[0, 2, 6])), end);
+    let start = Error::Problem(ProblemError::PackedStart { got: None });
+    assert_eq!(fails(draw(1, 5), &packed(&[])), start);
+    assert_eq!(fails(draw(1, 5), &packed(&[0, 5])), Error::Sequences { expected: 1, got: 2 });
+}
+
+#[test]
+fn mistakes_are_typed_errors() {
+    every_layer!(mistakes);
+    let device = Device::flex();
+    let heads = RgLruConfig::new(6).with_heads(4).init(&device).expect_err("4 heads of 6");
+    assert_eq!(heads, Error::Heads { width: 6, heads: 4 });
+    let heads = HawkConfig::new(6, 1).with_heads(0).init(&device).expect_err("no heads");
+    assert_eq!(heads, Error::Heads { width: 6, heads: 0 });
+    let kernel = HawkBlockConfig::new(6, 6).with_kernel(0).init(&device).expect_err("no kernel");
+    assert_eq!(kernel, Error::EmptyKernel);
 }
