@@ -97,3 +97,14 @@ fn quotes_are_as_the_code_is() {
         }
     }
 }
+
+#[test]
+fn the_readmes_layer_is_the_one_that_is_tested() {
+    let block = |name: &str| {
+        let text = std::fs::read_to_string(root().join(name)).expect("a README");
+        let blocks = text.split("```").skip(1).step_by(2);
+        let mut models = blocks.filter(|block| block.contains("derive(Module"));
+        models.find_map(|block| block.split_once('\n')).map(|(_, code)| code.to_owned()).expect("a model")
+    };
+    assert_eq!(block("README.md"), block("crates/ssm-burn/README.md"));
+}

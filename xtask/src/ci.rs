@@ -34,13 +34,14 @@ enum Outcome {
 
 type Step = (&'static str, &'static str, fn() -> Result<Outcome>);
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     ("fmt", "rustfmt has nothing to change", fmt),
     ("lines", "no source file is longer than 500 lines", lines),
     ("clippy", "no warning in any target", clippy),
     ("test", "the README's test command", test),
     ("portable", "the CPU backend without SIMD", portable),
     ("doc", "no warning in the documentation", doc),
+    ("copy", "a model learns the copy task", copy),
     ("features", "every feature of every published crate compiles alone", features),
     ("package", "every published crate can be packaged", package),
     ("ptx", "kernels/ptx was made from kernels/cuda", ptx),
@@ -131,6 +132,11 @@ fn portable() -> Result<Outcome> {
 
 fn doc() -> Result<Outcome> {
     passes(cargo(&["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn copy() -> Result<Outcome> {
+    let run = ["run", "--locked", "--package", "ssm-burn", "--features", "train", "--example", "copy_task"];
+    passes(cargo(&run).args(["--", "--quick"]))
 }
 
 const MOST_LINES: usize = 500;

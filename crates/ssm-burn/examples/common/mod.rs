@@ -1,0 +1,9 @@
+//! What the examples share.
+
+#![allow(dead_code, reason = "each example uses its part")]
+
+pub(crate) mod model;
+pub(crate) mod tasks;
+pub(crate) mod text;
+#[cfg(feature = "train")]
+pub(crate) mod training;

@@ -1,0 +1,89 @@
+//! A training step of the gated SSM layer beside the same layer whose scan is burn's own ops in a loop over time.
+//!
+//!     cargo run --release -p ssm-burn --example speed
+//!
+//! Prints medians, their ratio, and the share of the step that the scan takes. `--shape B,L,D` picks another shape.
+
+use std::time::Instant;
+
+use burn::tensor::activation::{sigmoid, silu};
+use burn::tensor::{Device, Distribution, Tensor};
+use clap::Parser;
+use ssm_burn::{GatedSsm, GatedSsmConfig, Recurrent, ScanOptions, gated_scan};
+
+/// Times training steps.
+#[derive(Parser)]
+struct Args {
+    /// B, L and D of the layer's input.
+    #[arg(long, value_delimiter = ',', default_values_t = [8, 1024, 256])]
+    shape: Vec<usize>,
+    /// Channels of the scan are D times this.
+    #[arg(long, default_value_t = 4)]
+    multiplier: usize,
+    /// Runs of our step; burn's loop runs a third as often, at least once.
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+}
+
+/// The layer's forward with a scan of burn's own ops, one step of time after the other.
+fn with_loop(layer: &GatedSsm, x: Tensor<3>) -> Tensor<3> {
+    let n = layer.norm.as_ref().map_or_else(|| x.clone(), |norm| norm.forward(x.clone()));
+    let a = sigmoid(layer.a.forward(n.clone()) + layer.a_bias.val().unsqueeze());
+    let u = layer.b.forward(n.clone()) * sigmoid(layer.d.forward(n.clone()));
+    let c = silu(layer.c_a.forward(n.clone())) * layer.c_b.forward(n);
+    let [batch, len, channels] = a.dims();
+    let mut h = Tensor::<3>::zeros([batch, 1, channels], &x.device());
+    let mut states = Vec::with_capacity(len);
+    for t in 0..len {
+        h = a.clone().narrow(1, t, 1) * h + u.clone().narrow(1, t, 1);
+        states.push(h.clone());
+    }
+    layer.out.forward(c * Tensor::cat(states, 1)) + x
+}
+
+/// Median seconds.
+fn time(runs: usize, mut run: impl FnMut()) -> f64 {
+    let once = |_| {
+        let start = Instant::now();
+        run();
+        start.elapsed().as_secs_f64()
+    };
+    let mut times: Vec<f64> = (0..runs.max(1)).map(once).collect();
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+fn main() {
+    let args = Args::parse();
+    let [batch, len, hidden] = args.shape[..] else { return eprintln!("--shape takes B,L,D") };
+    let device = Device::flex().autodiff();
+    let layer = GatedSsmConfig::new(hidden).with_state_multiplier(args.multiplier).init(&device);
+    let channels = hidden * args.multiplier;
+    println!("({batch}, {len}, {hidden}), {channels} channels, f32, on {}", ssm_cpu::CpuBackend::new().isa());
+    let draw = |low, high, channels: usize| {
+        let range = Distribution::Uniform(low, high);
+        Tensor::<3>::random([batch, len, channels], range, &device).require_grad()
+    };
+    let x = draw(-1.0, 1.0, hidden);
+    let ours = || {
+        layer.forward(x.clone()).expect("a forward").square().mean().backward();
+    };
+    ours();
+    let step = time(args.runs, ours);
+    println!("training step            {:9.1} ms", 1e3 * step);
+
+    let operands: Vec<_> =
+        [(-1.0, 1.0), (0.5, 1.0), (-1.0, 1.0), (-1.0, 1.0)].map(|(l, h)| draw(l, h, channels)).into();
+    let [u, a, b, c] = &operands[..] else { return };
+    let scan = time(args.runs, || {
+        let (b, c) = (Some(b.clone()), Some(c.clone()));
+        let out = gated_scan(u.clone(), a.clone(), b, c, ScanOptions::default()).expect("a scan");
+        out.y.sum().backward();
+    });
+    println!("of which the scan        {:9.1} ms, {:.0}%", 1e3 * scan, 100.0 * scan / step);
+
+    let theirs = time(args.runs.div_ceil(3), || {
+        with_loop(&layer, x.clone()).square().mean().backward();
+    });
+    println!("burn's own ops in a loop {:9.1} ms, {:.1} times as long", 1e3 * theirs, theirs / step);
+}

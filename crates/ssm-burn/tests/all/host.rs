@@ -1,0 +1,33 @@
+//! Between burn's tensors and the testkit's.
+
+use burn::tensor::{DType as BurnType, Device, Tensor, TensorData};
+use ssm_core::DType;
+use ssm_testkit::HostTensor;
+
+/// A burn tensor with these values, rounded to the type.
+pub(crate) fn upload<const R: usize>(
+    values: &[f64],
+    shape: [usize; R],
+    dtype: DType,
+    device: &Device,
+) -> Tensor<R> {
+    let (data, dtype) = match HostTensor::from_f64(dtype, values) {
+        HostTensor::F32(v) => (TensorData::new(v, shape), BurnType::F32),
+        HostTensor::F16(v) => (TensorData::new(v, shape), BurnType::F16),
+        HostTensor::Bf16(v) => (TensorData::new(v, shape), BurnType::BF16),
+        HostTensor::F64(v) => (TensorData::new(v, shape), BurnType::F64),
+    };
+    Tensor::from_data(data, (device, dtype))
+}
+
+/// What a burn tensor holds, in its own type.
+pub(crate) fn download<const R: usize>(tensor: Tensor<R>) -> HostTensor {
+    let data = tensor.into_data();
+    match data.dtype() {
+        BurnType::F32 => HostTensor::F32(data.try_to_vec().expect("f32")),
+        BurnType::F16 => HostTensor::F16(data.try_to_vec().expect("f16")),
+        BurnType::BF16 => HostTensor::Bf16(data.try_to_vec().expect("bf16")),
+        BurnType::F64 => HostTensor::F64(data.try_to_vec().expect("f64")),
+        other => panic!("not a scan's type: {other:?}"),
+    }
+}
