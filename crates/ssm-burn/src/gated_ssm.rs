@@ -14,7 +14,7 @@ use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor};
 
 use crate::recurrent::{Input, Recurrent, State};
 use crate::sequences::Carry;
-use crate::{Error, ScanOptions, Sequences, gated_scan};
+use crate::{Checkpoint, Error, ScanOptions, Sequences, gated_scan};
 
 /// Configuration of a [`GatedSsm`].
 #[derive(Config, Debug)]
@@ -58,7 +58,7 @@ impl GatedSsmConfig {
             c_b: project(),
             out: LinearConfig::new(state, self.hidden).init(device),
             residual: self.residual,
-            compute: self.compute,
+            scan: ScanSettings { compute: self.compute, ..Default::default() },
         }
     }
 }
@@ -85,14 +85,21 @@ pub struct GatedSsm {
     /// Whether the input is added to the output.
     pub residual: bool,
     #[module(skip)]
-    compute: Option<FloatDType>,
+    scan: ScanSettings,
 }
 
 impl GatedSsm {
     /// The same layer, whose scan's operands are stored as this; as the parameters' own type when none.
     #[must_use]
     pub fn with_compute(mut self, compute: Option<FloatDType>) -> Self {
-        self.compute = compute;
+        self.scan.compute = compute;
+        self
+    }
+
+    /// The same layer, whose scan keeps this for backward.
+    #[must_use]
+    pub fn with_checkpoint(mut self, policy: Checkpoint) -> Self {
+        self.scan.checkpoint = policy;
         self
     }
 }
@@ -141,7 +148,7 @@ impl Recurrent for GatedSsm {
         let u = self.b.forward(n.clone());
         let d = sigmoid(self.d.forward(n.clone()));
         let c = silu(self.c_a.forward(n.clone())) * self.c_b.forward(n);
-        let (h, carried) = scan_as(self.compute, u, a, Some(d), Some(c), sequences, &state.h)?;
+        let (h, carried) = scan_as(self.scan, u, a, Some(d), Some(c), sequences, &state.h)?;
         let y = self.out.forward(h);
         Ok((if self.residual { y + x } else { y }, GatedSsmState { h: carried }))
     }
@@ -156,9 +163,18 @@ pub(crate) fn normed(norm: &RmsNorm, x: Tensor<3>) -> Tensor<3> {
     x / scale.cast(dtype) * norm.gamma.val().unsqueeze()
 }
 
-/// A scan of operands stored as `compute`, from a carry to the next; y comes back in the operands' own type.
+/// How a layer runs its scan.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ScanSettings {
+    /// What the operands are stored in; their own type when none.
+    pub(crate) compute: Option<FloatDType>,
+    /// What forward keeps for backward.
+    pub(crate) checkpoint: Checkpoint,
+}
+
+/// A scan from a carry to the next; y comes back in the operands' own type.
 pub(crate) fn scan_as(
-    compute: Option<FloatDType>,
+    settings: ScanSettings,
     x: Tensor<3>,
     a: Tensor<3>,
     b: Option<Tensor<3>>,
@@ -167,12 +183,13 @@ pub(crate) fn scan_as(
     carry: &Carry<2>,
 ) -> Result<(Tensor<3>, Carry<2>), Error> {
     let own = FloatDType::from(x.dtype());
-    let stored = |t: Tensor<3>| compute.map_or_else(|| t.clone(), |dtype| t.clone().cast(dtype));
+    let stored = |t: Tensor<3>| settings.compute.map_or_else(|| t.clone(), |dtype| t.clone().cast(dtype));
     let options = ScanOptions {
         h0: carry.values(),
         final_state: true,
         cu_seqlens: sequences.cu_seqlens(),
         out_dtype: Some(own),
+        checkpoint: settings.checkpoint,
         ..Default::default()
     };
     let out = gated_scan(stored(x), stored(a), b.map(stored), c.map(stored), options)?;

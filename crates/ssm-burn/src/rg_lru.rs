@@ -12,10 +12,10 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::activation::{log_sigmoid, sigmoid};
 use burn::tensor::{Bool, Device, Distribution, FloatDType, Tensor, TensorData};
 
-use crate::gated_ssm::scan_as;
+use crate::gated_ssm::{ScanSettings, scan_as};
 use crate::recurrent::{Input, Recurrent, State};
 use crate::sequences::Carry;
-use crate::{Error, Sequences};
+use crate::{Checkpoint, Error, Sequences};
 
 /// How fast the gate r moves log a.
 const SPEED: f64 = 8.0;
@@ -58,7 +58,7 @@ impl RgLruConfig {
             a_bias: bias(),
             input_weight: weight(),
             input_bias: bias(),
-            compute: self.compute,
+            scan: ScanSettings { compute: self.compute, ..Default::default() },
         })
     }
 }
@@ -77,7 +77,7 @@ pub struct RgLru {
     /// (H, D/H).
     pub input_bias: Param<Tensor<2>>,
     #[module(skip)]
-    compute: Option<FloatDType>,
+    scan: ScanSettings,
 }
 
 /// h (N, D) of N sequences, and which of them have not begun.
@@ -152,6 +152,13 @@ impl Recurrent for RgLru {
 }
 
 impl RgLru {
+    /// The same layer, whose scan keeps this for backward.
+    #[must_use]
+    pub fn with_checkpoint(mut self, policy: Checkpoint) -> Self {
+        self.scan.checkpoint = policy;
+        self
+    }
+
     /// y (B, L, D) with the state cut where `resets` (B, L) is true, at any step of any row, from a state of B
     /// sequences, which is moved on. A state that is fresh by itself resets nothing here.
     ///
@@ -198,7 +205,7 @@ impl RgLru {
             m = m.mask_fill(resets.clone(), 1.0);
             a = a.mask_fill(resets, 0.0);
         }
-        scan_as(self.compute, x, a, Some(m * input), None, sequences, carry)
+        scan_as(self.scan, x, a, Some(m * input), None, sequences, carry)
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::store::ModuleRecord;
 use burn::tensor::{Bool, Device, FloatDType, Tensor, TensorData};
-use ssm_burn::{GatedSsm, GatedSsmConfig, Recurrent, RgLru, RgLruConfig, RgLruState, State};
+use ssm_burn::{Checkpoint, GatedSsm, GatedSsmConfig, Recurrent, RgLru, RgLruConfig, RgLruState, State};
 use ssm_core::DType;
 use ssm_testkit::golden::{self, Golden};
 
@@ -194,4 +194,24 @@ fn records_go_there_and_back() {
     let loaded = other.load_record(ModuleRecord::from_bytes(bytes).expect("a record"));
     assert!(y.same_bits(&download(loaded.forward(x).expect("a forward"))));
     assert_eq!(loaded.fresh(3).sequences(), 3);
+}
+
+#[test]
+fn what_is_kept_for_backward_changes_no_gradient() {
+    let device = Device::flex().autodiff();
+    let x = Tensor::<3>::random([2, 200, 6], burn::tensor::Distribution::Default, &device).require_grad();
+    let gated = GatedSsmConfig::new(6).init(&device);
+    let lru = RgLruConfig::new(6).init(&device).expect("a layer");
+    let gradients = |policy| {
+        let gradient = |y: Tensor<3>| download(x.grad(&y.square().sum().backward()).expect("dx"));
+        let gated = gated.clone().with_checkpoint(policy).forward(x.clone()).expect("a forward");
+        let lru = lru.clone().with_checkpoint(policy).forward(x.clone()).expect("a forward");
+        [gradient(gated), gradient(lru)]
+    };
+    let [nothing, states, full] = Checkpoint::ALL.map(gradients);
+    for ((nothing, states), full) in nothing.iter().zip(&states).zip(&full) {
+        assert!(nothing.same_bits(states), "what is kept and what is computed again");
+        // h as it was, against h rebuilt inside its chunk.
+        assert!(relative(&full.to_f64(), &states.to_f64()) < 1e-7);
+    }
 }
