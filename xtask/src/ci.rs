@@ -34,12 +34,14 @@ enum Outcome {
 
 type Step = (&'static str, &'static str, fn() -> Result<Outcome>);
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 15] = [
     ("fmt", "rustfmt has nothing to change", fmt),
     ("lines", "no source file is longer than 500 lines", lines),
     ("clippy", "no warning in any target", clippy),
     ("test", "the README's test command", test),
     ("portable", "the CPU backend without SIMD", portable),
+    ("emulate", "the CUDA kernels on this host, without a GPU", emulate),
+    ("cust", "the feature cust builds and links", cust),
     ("doc", "no warning in the documentation", doc),
     ("copy", "a model learns the copy task", copy),
     ("features", "every feature of every published crate compiles alone", features),
@@ -128,6 +130,18 @@ fn portable() -> Result<Outcome> {
     let run = |args: &[&str]| passes(cargo(args).env("SSM_CPU_ISA", "portable"));
     run(&["test", "--package", "ssm-cpu", "--locked"])?;
     run(&["test", "--package", "ssm-tests", "--test", "conformance", "--locked", "--", "cpu"])
+}
+
+fn emulate() -> Result<Outcome> {
+    xtask("emulate")
+}
+
+fn cust() -> Result<Outcome> {
+    xtask("cust")
+}
+
+fn xtask(command: &str) -> Result<Outcome> {
+    passes(Command::new(std::env::current_exe()?).arg(command))
 }
 
 fn doc() -> Result<Outcome> {
