@@ -29,8 +29,11 @@ impl Host {
             gpu: smi("name"),
             driver: smi("driver_version"),
             gpu_state: now.gpu_state,
-            commit: git(&["rev-parse", "HEAD"]),
-            dirty: git(&["status", "--porcelain", "--untracked-files=no"]).map(|s| !s.is_empty()),
+            // Of the build where it says so: what runs elsewhere has no repository, or another commit of it.
+            commit: option_env!("BENCH_COMMIT").map(str::to_owned).or_else(|| git(&["rev-parse", "HEAD"])),
+            dirty: option_env!("BENCH_DIRTY")
+                .map(|dirty| dirty == "true")
+                .or_else(|| git(&["status", "--porcelain", "--untracked-files=no"]).map(|s| !s.is_empty())),
             unix_time,
             date: date(unix_time),
             load,

@@ -67,10 +67,21 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
+/// What git says of a workspace; none where there is no git or no repository.
+fn git(workspace: &Path, arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").arg("-C").arg(workspace).args(arguments).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
 /// Builds one target of a workspace, and says where its executable is.
 pub(crate) fn build(workspace: &Path, arguments: &[&str], target: &str) -> Result<PathBuf> {
+    // The machine that runs it may have no repository, or another commit of it.
+    let commit = git(workspace, &["rev-parse", "HEAD"]);
+    let changes = git(workspace, &["status", "--porcelain", "--untracked-files=no"]);
     let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(workspace)
+        .envs(commit.map(|commit| ("BENCH_COMMIT", commit)))
+        .envs(changes.map(|changes| ("BENCH_DIRTY", (!changes.is_empty()).to_string())))
         .args(arguments)
         .args(["--message-format", "json-render-diagnostics"])
         .stderr(Stdio::inherit())
