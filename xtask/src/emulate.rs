@@ -11,15 +11,22 @@ use anyhow::{Context, Result, ensure};
 
 use crate::root;
 
+const ARCH: u32 = 90;
+
 /// Arguments of `cargo xtask emulate`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The architecture whose tile sizes the emulated device takes: 75, 80 or 90.
-    #[arg(long, default_value_t = 90)]
+    #[arg(long, default_value_t = ARCH)]
     arch: u32,
     /// What cargo test runs; without it, the tests of ssm-cuda and the conformance suite over CUDA.
     #[arg(last = true)]
     test: Vec<String>,
+}
+
+/// Every test, on the default architecture.
+pub(crate) fn all() -> Result<()> {
+    run(&Args { arch: ARCH, test: Vec::new() })
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {

@@ -43,6 +43,11 @@ const FLAGS: [&str; 3] = ["-ptx", "-std=c++17", "-O3"];
 /// The whole of kernels/ptx ends up in every binary that uses the crate.
 const MOST_BYTES: u64 = 4 << 20;
 
+/// `--check`.
+pub(crate) fn check() -> Result<()> {
+    run(&Args { check: true, install: false })
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     if args.install {
         install()?;
