@@ -78,8 +78,8 @@ fn asked_for(args: &Args, row: &Row) -> bool {
 
 /// Runs the benchmark program. Its progress bar goes to the terminal.
 fn measure(args: &Args, out: &Path) -> Result<()> {
-    let mut command = Command::new(env!("CARGO"));
-    command.current_dir(root()).args(["run", "--release", "--package", "ssm-benches", "--"]);
+    let mut command = crate::cargo();
+    command.args(["run", "--release", "--package", "ssm-benches", "--"]);
     command.arg("--out").arg(out);
     if args.quick {
         command.arg("--quick");

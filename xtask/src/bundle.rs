@@ -3,10 +3,10 @@
 //! The binaries find the golden vectors beside them and libcuda, Vulkan and the like when they run. They need the C
 //! library of this machine or a later one.
 
+use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
 
@@ -78,7 +78,7 @@ pub(crate) fn build(workspace: &Path, arguments: &[&str], target: &str) -> Resul
     // The machine that runs it may have no repository, or another commit of it.
     let commit = git(workspace, &["rev-parse", "HEAD"]);
     let changes = git(workspace, &["status", "--porcelain", "--untracked-files=no"]);
-    let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let output = crate::cargo()
         .current_dir(workspace)
         .envs(commit.map(|commit| ("BENCH_COMMIT", commit)))
         .envs(changes.map(|changes| ("BENCH_DIRTY", (!changes.is_empty()).to_string())))

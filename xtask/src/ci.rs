@@ -86,8 +86,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn cargo(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO"));
-    command.current_dir(root()).args(args);
+    let mut command = crate::cargo();
+    command.args(args);
     command
 }
 

@@ -18,9 +18,7 @@ const STATUS: u32 = 34;
 pub(crate) fn run() -> Result<()> {
     let stub = make_stub()?;
     println!("stub libcuda in {}", stub.display());
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .current_dir(root())
+    let status = crate::cargo()
         .args(["test", "--package", "ssm-cuda", "--features", "cust"])
         .env("CUDA_LIBRARY_PATH", &stub)
         .env("LD_LIBRARY_PATH", stub.join("lib64"))
@@ -57,11 +55,8 @@ fn make_stub() -> Result<PathBuf> {
 
 /// Where cargo keeps the source of cust's raw bindings.
 fn cust_raw() -> Result<PathBuf> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let out = Command::new(cargo)
-        .current_dir(root())
-        .args(["metadata", "--format-version", "1", "--features", "ssm-cuda/cust"])
-        .output()?;
+    let out =
+        crate::cargo().args(["metadata", "--format-version", "1", "--features", "ssm-cuda/cust"]).output()?;
     ensure!(out.status.success(), "cargo metadata failed: {}", String::from_utf8_lossy(&out.stderr));
     let metadata: serde_json::Value = serde_json::from_slice(&out.stdout)?;
     let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;

@@ -43,9 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn test(dir: &PathBuf, arguments: &[impl AsRef<std::ffi::OsStr>]) -> Result<()> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .current_dir(root())
+    let status = crate::cargo()
         .arg("test")
         .args(arguments)
         .env("LD_LIBRARY_PATH", dir)

@@ -60,6 +60,13 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
+/// The cargo that runs this, at the repository root.
+fn cargo() -> std::process::Command {
+    let mut command = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
 /// The repository root.
 fn root() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
