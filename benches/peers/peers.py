@@ -2,8 +2,9 @@
 
     python3 benches/peers/peers.py --out rows.json [--quick] [--only numba,jax] [--dtype f32,bf16]
 
-Installs the packages of requirements.txt into a virtual environment of its own (target/peers) and runs in it. Every
-peer computes y of the same gated scan, over (B, L, D) with D contiguous, and is checked against a float64 loop on a
+Installs the packages of requirements.txt into a virtual environment of its own (target/peers) and runs in it; with
+--installed it takes the packages of the Python that it was called with. With --against it prints how many times faster
+the rows of results.json files are. Every peer computes y of the same gated scan, over (B, L, D) with D contiguous, and is checked against a float64 loop on a
 small problem before it is measured. `train` is forward and backward with all gradients.
 
 Peers (one function each in peer_*.py): a loop over time in PyTorch, vectorised over batch and channels; the same loop
@@ -94,6 +95,20 @@ def measure(run, seconds):
     return samples
 
 
+def ratios(rows, results):
+    """How many times longer each peer takes than ours of the same case, one line each."""
+    key = lambda r: (r["op"], r["direction"], r["dtype"], tuple(r["shape"]), r["variant"])
+    ours = {key(r): r for r in results if r["backend"] == "cpu"}
+    for r in rows:
+        if our := ours.get(key(r)):
+            noisy = " (noisy)" if r["noisy"] or our["noisy"] else ""
+            case = f"{r['backend']} {r['direction']} {r['dtype']} {'x'.join(map(str, r['shape']))}"
+            yield (
+                f"{case}: {r['median_ns'] / 1e6:.2f} ms, ours {our['median_ns'] / 1e6:.2f} ms,"
+                f" {r['median_ns'] / our['median_ns']:.2f} times faster{noisy}"
+            )
+
+
 def row(peer, dtype, direction, shape, samples):
     tensors = 5 if direction == "forward" else 14
     size = tensors * shape[0] * shape[1] * shape[2] * SIZES[dtype]
@@ -127,10 +142,13 @@ def main():
     parser.add_argument("--quick", action="store_true", help="f32 only, and no Python loop over more than 20,000 steps")
     parser.add_argument("--only", default=",".join(PEERS))
     parser.add_argument("--dtype", default=None)
+    parser.add_argument("--installed", action="store_true", help="no environment of its own")
+    parser.add_argument("--against", type=Path, nargs="+", help="results.json of this machine to compare with")
     parser.add_argument("--filter", default="", help="cases whose op/direction/dtype/shape/variant contains this")
     args = parser.parse_args()
     out = args.out.absolute()
-    enter_environment()
+    if not args.installed:
+        enter_environment()
     sys.path.insert(0, str(HERE))
     dtypes = (args.dtype or ("f32" if args.quick else "f32,f16,bf16")).split(",")
     rows = []
@@ -155,6 +173,9 @@ def main():
                     print(f"{peer.NAME} {dtype} {shape} {direction}: {rows[-1]['median_ns'] / 1e6:.2f} ms", file=sys.stderr)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(rows, indent=2) + "\n")
+    if args.against:
+        results = [r for file in args.against for r in json.loads(file.read_text())["results"]]
+        print(*ratios(rows, results), sep="\n")
 
 
 if __name__ == "__main__":
