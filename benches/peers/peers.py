@@ -4,8 +4,9 @@
 
 Installs the packages of requirements.txt into a virtual environment of its own (target/peers) and runs in it; with
 --installed it takes the packages of the Python that it was called with. With --against it prints how many times faster
-the rows of results.json files are. Every peer computes y of the same gated scan, over (B, L, D) with D contiguous, and is checked against a float64 loop on a
-small problem before it is measured. `train` is forward and backward with all gradients.
+the rows of results.json files are. Every peer computes y of the same gated scan, over (B, L, D) with D contiguous, and is
+checked against a float64 loop on a small problem before it is measured. `train` is forward and backward with all
+gradients. The file is written after every row: a run that is cut short keeps what it has.
 
 Peers (one function each in peer_*.py): a loop over time in PyTorch, vectorised over batch and channels; the same loop
 through torch.compile, in blocks of steps; jax.lax.associative_scan under jit; a loop written by hand in numba, parallel
@@ -151,6 +152,7 @@ def main():
         enter_environment()
     sys.path.insert(0, str(HERE))
     dtypes = (args.dtype or ("f32" if args.quick else "f32,f16,bf16")).split(",")
+    out.parent.mkdir(parents=True, exist_ok=True)
     rows = []
     for name in args.only.split(","):
         peer = importlib.import_module(f"peer_{name}")
@@ -170,8 +172,8 @@ def main():
                     run = peer.prepare(data, dtype, direction)
                     samples = measure(run, 1.0 if args.quick else 4.0)
                     rows.append(row(peer, dtype, direction, shape, samples))
+                    out.write_text(json.dumps(rows, indent=2) + "\n")
                     print(f"{peer.NAME} {dtype} {shape} {direction}: {rows[-1]['median_ns'] / 1e6:.2f} ms", file=sys.stderr)
-    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(rows, indent=2) + "\n")
     if args.against:
         results = [r for file in args.against for r in json.loads(file.read_text())["results"]]
