@@ -80,13 +80,16 @@ fn shared_memory_is_what_the_header_says() {
         let size = row.dtype.size();
         for out in [size, 4] {
             for (direction, backward) in [(Direction::Forward, 0), (Direction::Backward, 1)] {
-                let (chunk, vc) = if backward == 1 { (row.chunkb, row.vcb) } else { (row.chunk, row.vc) };
+                let (chunk, vc, fold) = match direction {
+                    Direction::Forward => (row.chunk, row.vc, row.fold),
+                    Direction::Backward => (row.chunkb, row.vcb, row.foldb),
+                };
                 for stages in 1..=12 {
                     writeln!(
                         c,
                         "printf(\"%llu %llu\\n\", scan_march_smem({backward}, {size}, {out}, {}, {stages}, {}, {}), \
                          scan_chunked_smem({backward}, {size}, {out}, {}, {stages}, {}, {}, {}));",
-                        row.vm, row.stage, row.save, vc, row.sub, chunk, row.fold
+                        row.vm, row.stage, row.save, vc, row.sub, chunk, fold
                     )
                     .unwrap();
                     let march = row.shared(direction, Walk::March, out, stages);

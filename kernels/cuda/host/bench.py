@@ -15,7 +15,7 @@ TORCH = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
 def tuning(path):
-    names = "arch type SUB CHUNK CHUNKB SAVE STAGE VM VC VCB SF SB CF CB FOLD".split()
+    names = "arch type SUB CHUNK CHUNKB SAVE STAGE VM VC VCB SF SB CF CB FOLD FOLDB".split()
     rows = {}
     for line in open(path):
         m = re.match(r"\s*ROW\((.*)\)", line)
@@ -121,8 +121,8 @@ class Problem:
             grid, threads = columns, 32
         else:
             params.stages = stages or row["CB" if back else "CF"]
-            shared = params.stages * chunk * line + (3 if back else 2) * (chunk // sub) * 32 * V * 16
-            shared += row["FOLD"] * 32 * V * 16 + chunk // sub * 32 * V * 4 + 512
+            shared = params.stages * chunk * line + (2 if back else 1) * (chunk // sub) * 32 * V * 16
+            shared += row["FOLDB" if back else "FOLD"] * 32 * V * 16 + chunk // sub * 32 * V * 4 + 512
             grid, threads = columns * workers, 32 * chunk // sub
         if shared > 227 * 1024:
             return None

@@ -28,7 +28,7 @@ Step = block("Step", "x a b c y state batch len channels", "out_type pad")
 
 
 def tuning(arch):
-    names = "arch type SUB CHUNK CHUNKB SAVE STAGE VM VC VCB SF SB CF CB FOLD".split()
+    names = "arch type SUB CHUNK CHUNKB SAVE STAGE VM VC VCB SF SB CF CB FOLD FOLDB".split()
     rows = {}
     for line in open(os.path.join(HERE, "..", "scan_tuning.h")):
         m = re.match(r"\s*ROW\((.*)\)", line)
@@ -230,8 +230,8 @@ class Runner:
             else:
                 params.stages = row["CB" if back else "CF"]
                 line = 32 * V * (4 * size + (dy_size if back else 0))
-                shared = params.stages * chunk * line + (3 if back else 2) * (chunk // sub) * 32 * V * 16
-                shared += row["FOLD"] * 32 * V * 16 + chunk // sub * 32 * V * 4 + 512
+                shared = params.stages * chunk * line + (2 if back else 1) * (chunk // sub) * 32 * V * 16
+                shared += row["FOLDB" if back else "FOLD"] * 32 * V * 16 + chunk // sub * 32 * V * 4 + 512
                 grid, threads = columns * workers, 32 * chunk // sub
                 if workers > 1:
                     bytes_ = -(-columns * 4 // 256) * 256 + columns * walk * 32 * V * 16
