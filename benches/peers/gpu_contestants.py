@@ -232,6 +232,11 @@ class Hgrn(Contestant):
         ops = importlib.import_module("fla.ops.hgrn")
         self.hgrn = {"fused": ops.fused_recurrent_hgrn, "chunk": ops.chunk_hgrn}[self.kernel]
 
+    def fits(self, case):
+        (_, length, _), _, _ = case
+        if self.kernel == "fused" and length > 100_000:
+            raise Unfit("it takes step after step: half a second a call at 1,048,576 of them")
+
     def prepare(self, data, direction, variant):
         x, a, *gates = operands(data, variant)
         self.a = a
