@@ -86,7 +86,9 @@ class Sampler:
     def __init__(self, calls, wait, capturable):
         for call in calls:
             wait(call())
-        self.calls, self.wait, self.each = calls, wait, 1
+        # A graph knows addresses only: what the calls hold has to stay.
+        self.kept = self.calls = calls
+        self.wait, self.each = wait, 1
         self.once = min(timed(calls, len(calls), wait) for _ in range(2))
         if capturable and self.once < GRAPH_NS:
             many = calls * math.ceil(16 / len(calls))
@@ -262,8 +264,12 @@ class Run:
             size = TENSORS[variant][direction] * math.prod(case[0]) * contestants.SIZES[dtype]
             samples, copied = measure(ours, Sampler(copier(size), lambda _: None, True), self.args.seconds)
         except Exception as why:
-            torch.cuda.synchronize()
-            return self.skip(contestant, case, direction, f"{type(why).__name__}: {why}")
+            self.skip(contestant, case, direction, f"{type(why).__name__}: {why}")
+            try:
+                return torch.cuda.synchronize()
+            except RuntimeError as lost:
+                self.write()
+                raise SystemExit(f"{contestant.name} lost the device: {lost}") from None
         algorithm = contestant.algorithm(case, direction)
         done = row(contestant.name, algorithm, case, direction, samples, copied, ours.launches * ours.each)
         self.file["results"].append(done)

@@ -107,9 +107,10 @@ class Module:
         self.cu = ctypes.CDLL("libcuda.so.1")
         self.module = ctypes.c_void_p()
         self.entries = {}
-        device, self.shared_max = ctypes.c_int(), ctypes.c_int()
+        device, most = ctypes.c_int(), ctypes.c_int()
         self.check(self.cu.cuCtxGetDevice(ctypes.byref(device)))
-        self.check(self.cu.cuDeviceGetAttribute(ctypes.byref(self.shared_max), 97, device))
+        self.check(self.cu.cuDeviceGetAttribute(ctypes.byref(most), 97, device))
+        self.shared_max = most.value
         self.check(self.cu.cuModuleLoad(ctypes.byref(self.module), str(path).encode()))
 
     def check(self, code):
