@@ -36,7 +36,9 @@ impl<'a> Place<'a> {
             // No stream orders the memory of another context, so no launch takes this view. What cudarc keeps of the
             // attempt would come out of the next call, which has nothing to do with it.
             guard = None;
-            [owner, stream].map(|of| of.context().check_err().ok());
+            for of in [owner, stream] {
+                let _ = of.context().check_err();
+            }
         }
         Self {
             context: owner.context().cu_ctx() as u64,
