@@ -158,7 +158,8 @@ struct Exchange {
 template <int LANES, int FOLD, int MOST>
 struct Chain {
     static const int HALF = FOLD / 2;
-    static const int FRESH = 20;  // rows too new to be asked for ahead
+    // Rows too new to be asked for ahead. Where all are few, it is worth a try.
+    static const int FRESH = 20;
 
     scan_u32* ticket;      // of the column; absent with one worker
     Published* column;     // aggregates of the column by step
@@ -203,7 +204,7 @@ struct Chain {
     // Asks for the first of what `follow_to(k)` will read, so that it comes while the chunk is loaded and summed: most of
     // it was published long ago. One group of copies.
     SCAN_DEVICE void look_ahead(scan_i64 k) {
-        const scan_i64 old = k - followed - FRESH;
+        const scan_i64 rows = k - followed, old = rows > 2 * FRESH ? rows - FRESH : rows;
         ahead = ticket && old > 0 ? (int)(old < HALF ? old : HALF) : 0;
         const Published* const from = column + followed * LANES;
 #pragma unroll 1
