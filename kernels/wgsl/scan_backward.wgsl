@@ -41,7 +41,12 @@ fn unwind(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
             let c$ = fetch_c(i + $u * p.step);
             let dy$ = fetch_dy(i + $u * p.step);
             //@end
-            var h = before;
+            var seen = 0u;
+            //@each
+            seen |= x_bits(x$) | a_bits(a$) | b_bits(b$) | c_bits(c$) | dy_bits(dy$);
+            //@end
+            r.h = after(r.h, seen);
+            var h = after(before, seen);
             //@each
             let prev$ = h;
             if (SAVE_H) {
@@ -93,8 +98,8 @@ fn unwind(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
 }
 
 @compute @workgroup_size(WORKGROUP)
-fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let at = place(workgroup, local);
+fn march(here: Here) {
+    let at = place(here);
     if (at.item >= p.items) {
         return;
     }
@@ -116,8 +121,8 @@ fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
 
 // Q and P of one group.
 @compute @workgroup_size(WORKGROUP)
-fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let at = place(workgroup, local);
+fn reduce(here: Here) {
+    let at = place(here);
     if (at.item >= p.items) {
         return;
     }
@@ -134,6 +139,11 @@ fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
             let c$ = fetch_c(i + $u * p.step);
             let dy$ = fetch_dy(i + $u * p.step);
             //@end
+            var seen = 0u;
+            //@each
+            seen |= a_bits(a$) | c_bits(c$) | dy_bits(dy$);
+            //@end
+            r.s.high = after(r.s.high, seen);
             //@each_back
             r = retreat(r, a_of(a$), V(0.0), c_of(c$), dy_of(dy$));
             //@end
@@ -151,8 +161,8 @@ fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
 }
 
 @compute @workgroup_size(WORKGROUP)
-fn apply(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let at = place(workgroup, local);
+fn apply(here: Here) {
+    let at = place(here);
     if (at.item >= p.items) {
         return;
     }
