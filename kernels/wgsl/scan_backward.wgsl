@@ -11,7 +11,7 @@
 
 // The run's h is q here, and its s the walk back from 0.
 fn retreat(r: Run, a: V, g: V, c: V, dy: V) -> Run {
-    return Run(a * g, walked(r.s, a, c, dy), times(r.p, a), r.sum, r.product, r.inner, r.carry);
+    return Run(opaque(a * g), walked(r.s, a, c, dy), times(r.p, a), r.sum, r.product, r.inner, r.carry);
 }
 
 // h before the first step of a chunk. With SAVE_H the item's saved index is that of its h0.
@@ -52,7 +52,7 @@ fn unwind(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
             if (SAVE_H) {
                 h = saved_of(fetch_saved(i + $u * p.step));
             } else {
-                h = fma(a_of(a$), h, b_of(b$) * x_of(x$));
+                h = fma(a_of(a$), h, opaque(b_of(b$) * x_of(x$)));
             }
             let h$ = h;
             //@end
@@ -73,7 +73,7 @@ fn unwind(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
                 if (SAVE_H) {
                     hs[k + 1u] = saved_of(fetch_saved(j));
                 } else {
-                    hs[k + 1u] = fma(a_of(fetch_a(j)), hs[k], b_of(fetch_b(j)) * x_of(fetch_x(j)));
+                    hs[k + 1u] = fma(a_of(fetch_a(j)), hs[k], opaque(b_of(fetch_b(j)) * x_of(fetch_x(j))));
                 }
             }
             for (var k = t - first; k > 0u; k -= 1u) {
