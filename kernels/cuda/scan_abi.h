@@ -117,11 +117,11 @@ static inline scan_u64 scan_march_smem(int backward, scan_u64 size, scan_u64 dy_
     return stages * stage * row + (backward ? save * 32 * v * 4 : 0);
 }
 
-// slots: CF or CB, goes into the field stages; fold: FOLD.
+// slots: CF or CB, goes into the field stages; fold: FOLD or FOLDB.
 static inline scan_u64 scan_chunked_smem(int backward, scan_u64 size, scan_u64 dy_size, scan_u64 v, scan_u64 slots,
                                          scan_u64 sub, scan_u64 chunk, scan_u64 fold) {
     scan_u64 row = 32 * v * (4 * size + (backward ? dy_size : 0));
-    scan_u64 exchange = (backward ? 3 : 2) * (chunk / sub) * 32 * v * 16;  // aggregates of sub-chunks
+    scan_u64 exchange = (backward ? 2 : 1) * (chunk / sub) * 32 * v * 16;  // aggregates of sub-chunks
     return slots * chunk * row + exchange + fold * 32 * v * 16 + chunk / sub * 32 * v * 4 + 512;
 }
 

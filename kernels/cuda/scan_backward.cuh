@@ -91,7 +91,7 @@ struct GradientSteps {
                 sub[i].s = a.get(r, i) * fmaf(c.get(r, i), dy.get(r, i), sub[i].s);
             }
         }
-        multiply_gates<T, V, ROWS>(sub, a);
+        multiply_gates<true>(sub, a);
     }
     // Folds h over the steps, the first first.
     SCAN_DEVICE void aggregate_h(StepAggregate (&sub)[V]) const {
@@ -102,7 +102,7 @@ struct GradientSteps {
                 sub[i].s = fmaf(a.get(r, i), sub[i].s, b.get(r, i) * x.get(r, i));
             }
         }
-        multiply_gates<T, V, ROWS>(sub, a);
+        multiply_gates<false>(sub, a);
     }
     // The state before each step, from the one before the first.
     SCAN_DEVICE void replay(float (&h)[V], float (&before)[ROWS][V]) const {

@@ -16,18 +16,18 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
     const int WARP_BYTES = 4 * TENSOR + SUB * LANES * DyRows<In, V, SUB>::SIZE, BYTES = WARPS * WARP_BYTES;
     SCAN_SHARED(shared);
     const int slots = (int)p.stages;
-    // [2][WARPS][V][32] for q, [WARPS][V][32] for h
+    // [WARPS][V][32] for q, then for h
     Aggregate* const exchanged = reinterpret_cast<Aggregate*>(shared + slots * BYTES);
-    const Exchange<V, WARPS, false> exchange_h = {exchanged + 2 * WARPS * LANES};
-    Published* const staged = reinterpret_cast<Published*>(exchanged + 3 * WARPS * LANES);
+    const Exchange<V, WARPS, false> exchange_h = {exchanged + WARPS * LANES};
+    Published* const staged = reinterpret_cast<Published*>(exchanged + 2 * WARPS * LANES);
     typedef Pack<float, V> Entry;
-    Entry* const entry = reinterpret_cast<Entry*>(staged + G::FOLD * LANES);  // [WARPS][32]: carries into sub-chunks
+    Entry* const entry = reinterpret_cast<Entry*>(staged + G::FOLDB * LANES);  // [WARPS][32]: carries into sub-chunks
     Chunk* const drawn = reinterpret_cast<Chunk*>(entry + WARPS * 32);  // [slots + 2], at most 6
 
     const scan_i64 channels = (scan_i64)p.channels, across = (channels + LANES - 1) / LANES;
     const scan_i64 columns = gridDim.x / p.workers, at = blockIdx.x % columns, row_index = at / across;
     const scan_i64 walk = walk_steps(p, G::CHUNKB);
-    Chain<LANES, G::FOLD> chain;
+    Chain<LANES, G::FOLDB, 4> chain;
     chain.start(p, at, columns, walk, staged, reinterpret_cast<int*>(drawn + 6));
     const int warp = chain.warp, lane = chain.lane;
     const Lanes l = Lanes::at<V>(at % across, channels, lane);
@@ -55,7 +55,7 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
     // Places: of this turn's chunk in drawn and in shared memory. The one drawn next goes before this turn's, whose
     // place is free by then.
     const int ring = slots + 2;
-    int now = 2, slot = 0, parity = 0;
+    int now = 2, slot = 0;
     // The first turns only copy.
 #pragma unroll 1
     for (scan_i64 turn = -slots;; turn++) {
@@ -67,7 +67,7 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
         const bool complete = rest >= SUB;
         const int rows = complete ? SUB : rest < 0 ? 0 : rest;
         const int subs = (c.len + SUB - 1) / SUB;
-        const Exchange<V, WARPS, true> exchange = {exchanged + parity * WARPS * LANES};
+        const Exchange<V, WARPS, true> exchange = {exchanged};
         const scan_i64 state = c.sequence.index * channels + mine;
         float start[V] = {}, h[V] = {};
         if (turn >= 0 && c.last) load_state<V>(p.dht, state, l.mine, start);
@@ -82,7 +82,8 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
 
         GradientSteps<T, In, V, SUB> in;
         if (turn >= 0) {
-            copy_wait(slots - 1);
+            chain.look_ahead(c.last ? chain.followed : k);
+            copy_wait(slots - 1 + (turn < slots ? (int)turn + 1 : slots));
             __syncwarp();
             in.load(stage, TENSOR, lane, need, p.out_type, rows, complete);
             __syncwarp();
@@ -136,6 +137,7 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
         if (c.last) {
             chain.followed = k;
         } else {
+            copy_wait(1);
             chain.follow_to(k, carry);
         }
         if (warp == 0) {
@@ -160,6 +162,5 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
             // The plain loop's last, one rounding closer than the carry.
             if (c.first && warp == 0 && p.dh0) store_state<V>(p.dh0, state, l.mine, q);
         }
-        parity ^= 1;
     }
 }

@@ -153,14 +153,20 @@ struct Exchange {
     }
 };
 
-// A block's share of a column: draws chunks, publishes, follows.
-template <int LANES, int FOLD>
+// A block's share of a column: draws chunks, publishes, follows. FOLD rows fit into shared memory; of what was
+// not asked for ahead, MOST loads of a thread are under way at once, as registers allow.
+template <int LANES, int FOLD, int MOST>
 struct Chain {
+    static const int HALF = FOLD / 2;
+    // Rows too new to be asked for ahead. Where all are few, it is worth a try.
+    static const int FRESH = 20;
+
     scan_u32* ticket;      // of the column; absent with one worker
     Published* column;     // aggregates of the column by step
     Published* staged;     // shared, FOLD * LANES
-    int* restart;          // shared: one past the last staged restart
+    int* restart;          // shared: one past the last restart of each half of staged
     scan_i64 followed;     // steps that warp 0's carry has passed
+    int ahead;             // rows after them that were asked for
     int warp, warps, lane;
 
     template <typename Params>
@@ -170,8 +176,8 @@ struct Chain {
         column = reinterpret_cast<Published*>(p.work + (columns * 4 + 255) / 256 * 256) + at * steps * LANES;
         staged = shared;
         restart = shared_restart;
-        if (threadIdx.x == 0) *restart = 0;
-        followed = 0;
+        if (threadIdx.x == 0) restart[0] = restart[1] = 0;
+        followed = ahead = 0;
         warp = threadIdx.x / 32;
         warps = blockDim.x / 32;
         lane = threadIdx.x % 32;
@@ -195,50 +201,65 @@ struct Chain {
         }
     }
 
-    // The carry after steps followed..k, from the carry before them. All threads call it; warp 0's carry counts.
+    // Asks for the first of what `follow_to(k)` will read, so that it comes while the chunk is loaded and summed: most of
+    // it was published long ago. One group of copies.
+    SCAN_DEVICE void look_ahead(scan_i64 k) {
+        const scan_i64 rows = k - followed, old = rows > 2 * FRESH ? rows - FRESH : rows;
+        ahead = ticket && old > 0 ? (int)(old < HALF ? old : HALF) : 0;
+        const Published* const from = column + followed * LANES;
+#pragma unroll 1
+        for (int at = threadIdx.x; at < ahead * LANES; at += blockDim.x) {
+            copy_piece<16>(reinterpret_cast<char*>(staged + at), reinterpret_cast<const char*>(from + at));
+        }
+        copy_commit();
+    }
+
+    // The carry after steps followed..k, from the carry before them. All threads call it; warp 0's carry counts. While
+    // warp 0 folds what lies in one half of `staged`, the others bring more into the other.
     template <int V>
     SCAN_DEVICE void follow_to(scan_i64 k, double (&carry)[V]) {
+        int half = 0;
         while (ticket && followed < k) {
-            const int many = k - followed < FOLD ? (int)(k - followed) : FOLD;
-            const int MOST = V == 1 ? 4 : 2;  // loads of a thread under way at once, as registers allow
-            const int items = many * LANES;
+            const int many = ahead ? ahead : k - followed < HALF ? (int)(k - followed) : HALF;
             const Published* const from = column + followed * LANES;
-            for (int at = threadIdx.x; at < items; at += MOST * blockDim.x) {
-                Published got[MOST];
-#pragma unroll
-                for (int i = 0; i < MOST; i++) {
-                    const int item = at + i * blockDim.x;
-                    got[i] = {};
-                    if (item < items) got[i] = peek(from + item);
+            Published* const to = staged + half * HALF * LANES;
+            if (ahead) {
+                // Where it was too early, once more; each thread looks at what it asked for.
+                for (int at = threadIdx.x; at < many * LANES; at += blockDim.x) {
+                    const Published early = to[at];
+                    stage(from, to, at, early, half);
                 }
+                ahead = 0;
+            } else if (warp > 0) {
+                const int step = blockDim.x - 32;
+                for (int at = threadIdx.x - 32; at < many * LANES; at += MOST * step) {
+                    Published got[MOST];
 #pragma unroll
-                for (int i = 0; i < MOST; i++) {
-                    const int item = at + i * blockDim.x;
-                    while (got[i].p == NOT_YET || got[i].s == NOT_YET) {
-                        poll_pause();
-                        got[i] = peek(from + item);
+                    for (int i = 0; i < MOST; i++) {
+                        got[i] = {};
+                        if (at + i * step < many * LANES) got[i] = peek(from + at + i * step);
                     }
-                    if (item < items) {
-                        staged[item] = got[i];
-                        if (got[i].p == RESTART) atomicMax(restart, item / LANES + 1);
+#pragma unroll
+                    for (int i = 0; i < MOST; i++) {
+                        if (at + i * step < many * LANES) stage(from, to, at + i * step, got[i], half);
                     }
                 }
             }
             __syncthreads();
             if (warp == 0) {
                 // Nothing before the last restart counts.
-                int e = *restart;
+                int e = restart[half];
                 __syncwarp();
-                if (lane == 0) *restart = 0;
+                if (lane == 0) restart[half] = 0;
 #pragma unroll
                 for (int i = 0; i < V; i++) {
-                    if (e) carry[i] = __longlong_as_double((scan_i64)staged[(e - 1) * LANES + lane * V + i].s);
+                    if (e) carry[i] = __longlong_as_double((scan_i64)to[(e - 1) * LANES + lane * V + i].s);
                 }
 #pragma unroll 4
                 for (; e < many; e++) {
 #pragma unroll
                     for (int i = 0; i < V; i++) {
-                        const Published a = staged[e * LANES + lane * V + i];
+                        const Published a = to[e * LANES + lane * V + i];
                         const Aggregate passed = {__longlong_as_double((scan_i64)a.p),
                                                   __longlong_as_double((scan_i64)a.s)};
                         carry[i] = passed.apply(carry[i]);
@@ -246,7 +267,18 @@ struct Chain {
                 }
             }
             followed += many;
-            if (followed < k) __syncthreads();
+            half ^= 1;
         }
+    }
+
+private:
+    // Waits for one publication and lays it down.
+    SCAN_DEVICE void stage(const Published* from, Published* to, int at, Published got, int half) {
+        while (got.p == NOT_YET || got.s == NOT_YET) {
+            poll_pause();
+            got = peek(from + at);
+        }
+        to[at] = got;
+        if (got.p == RESTART) atomicMax(restart + half, at / LANES + 1);
     }
 };

@@ -51,7 +51,7 @@ struct Steps {
 #pragma unroll
             for (int i = 0; i < V; i++) sub[i].s = fmaf(a.get(r, i), sub[i].s, u[r][i]);
         }
-        multiply_gates<T, V, ROWS>(sub, a);
+        multiply_gates<false>(sub, a);
     }
     // Leaves h after the last step; states after each where u was.
     SCAN_DEVICE void replay(float (&h)[V]) {

@@ -16,8 +16,8 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
     const int TENSOR = SUB * LANES * (int)sizeof(T), WARP_BYTES = 4 * TENSOR, BYTES = WARPS * WARP_BYTES;
     SCAN_SHARED(shared);
     const int slots = (int)p.stages;
-    Aggregate* const exchanged = reinterpret_cast<Aggregate*>(shared + slots * BYTES);  // [2][WARPS][V][32]
-    Published* const staged = reinterpret_cast<Published*>(exchanged + 2 * WARPS * LANES);
+    Aggregate* const exchanged = reinterpret_cast<Aggregate*>(shared + slots * BYTES);  // [WARPS][V][32]
+    Published* const staged = reinterpret_cast<Published*>(exchanged + WARPS * LANES);
     typedef Pack<float, V> Entry;
     Entry* const entry = reinterpret_cast<Entry*>(staged + G::FOLD * LANES);  // [WARPS][32]: carries into sub-chunks
     Chunk* const drawn = reinterpret_cast<Chunk*>(entry + WARPS * 32);  // [slots + 2], at most 6
@@ -25,7 +25,7 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
     const scan_i64 channels = (scan_i64)p.channels, across = (channels + LANES - 1) / LANES;
     const scan_i64 columns = gridDim.x / p.workers, at = blockIdx.x % columns, row_index = at / across;
     const scan_i64 walk = walk_steps(p, G::CHUNK);
-    Chain<LANES, G::FOLD> chain;
+    Chain<LANES, G::FOLD, V == 1 ? 4 : 2> chain;
     chain.start(p, at, columns, walk, staged, reinterpret_cast<int*>(drawn + 6));
     const int warp = chain.warp, lane = chain.lane;
     const Lanes l = Lanes::at<V>(at % across, channels, lane);
@@ -53,7 +53,7 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
     // Places: of this turn's chunk in drawn and in shared memory. The one drawn next goes before this turn's, whose
     // place is free by then.
     const int ring = slots + 2;
-    int now = 2, slot = 0, parity = 0;
+    int now = 2, slot = 0;
     // The first turns only copy.
 #pragma unroll 1
     for (scan_i64 turn = -slots;; turn++) {
@@ -66,7 +66,7 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
         const bool complete = rest >= SUB;
         const int rows = complete ? SUB : rest < 0 ? 0 : rest;
         const int subs = (c.len + SUB - 1) / SUB;
-        const Exchange<V, WARPS, false> exchange = {exchanged + parity * WARPS * LANES};
+        const Exchange<V, WARPS, false> exchange = {exchanged};
         const scan_i64 state = c.sequence.index * channels + mine;
         float start[V] = {};
         if (turn >= 0 && c.first) load_state<V>(p.h0, state, l.mine, start);
@@ -74,7 +74,8 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
         Steps<T, V, SUB> steps;
         Rows<T, V, SUB> gate;
         if (turn >= 0) {
-            copy_wait(slots - 1);
+            chain.look_ahead(c.first ? chain.followed : k);
+            copy_wait(slots - 1 + (turn < slots ? (int)turn + 1 : slots));
             __syncwarp();
             steps.load(stage, TENSOR, lane, has_b, rows, complete);
             if (has_c) gate.load(stage + C * TENSOR, lane);
@@ -104,6 +105,7 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
         if (c.first) {
             chain.followed = k;
         } else {
+            copy_wait(1);
             chain.follow_to(k, carry);
         }
         if (warp == 0) {
@@ -148,6 +150,5 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
                 OutRows<Out, V, SUB>::store(p.out_type, p.y, element, stride, steps.u, rows, l.mine);
             }
         }
-        parity ^= 1;
     }
 }

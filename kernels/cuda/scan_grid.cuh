@@ -19,11 +19,12 @@
 // One specialisation a type, from the rows of this architecture.
 template <int ARCH, typename T>
 struct TuningRow;
-#define SCAN_ROW(ARCH, TYPE, SUB_, CHUNK_, CHUNKB_, SAVE_, STAGE_, VM_, VC_, VCB_, SF_, SB_, CF_, CB_, FOLD_)       \
+#define SCAN_ROW(ARCH, TYPE, SUB_, CHUNK_, CHUNKB_, SAVE_, STAGE_, VM_, VC_, VCB_, SF_, SB_, CF_, CB_, FOLD_,        \
+                 FOLDB_)                                                                                              \
     template <>                                                                                                       \
     struct TuningRow<ARCH, SCAN_TYPE_##TYPE> {                                                                        \
         static const int SUB = SUB_, CHUNK = CHUNK_, CHUNKB = CHUNKB_, SAVE = SAVE_, STAGE = STAGE_, VM = VM_,        \
-                         VC = VC_, VCB = VCB_, FOLD = FOLD_;                                                          \
+                         VC = VC_, VCB = VCB_, FOLD = FOLD_, FOLDB = FOLDB_;                                          \
         static_assert(SUB % STAGE == 0 && SAVE % SUB == 0, "the grids nest");                                         \
         static_assert(CHUNK % SAVE == 0 && CHUNKB % SAVE == 0, "the grids nest");                                     \
         static_assert(CHUNK <= 32 * SUB && CHUNKB <= 32 * SUB, "a chunk fits a block");                               \

@@ -5,15 +5,41 @@
 #include "scan_copy.cuh"
 #include "scan_grid.cuh"
 
+SCAN_DEVICE void load_matrices(const char* from, scan_u32 (&to)[4]) {
+#ifndef SCAN_HOST
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"((unsigned int)__cvta_generic_to_shared(from))
+                 : "memory");
+#endif
+}
+
 template <typename T, int V, int ROWS>
 struct Rows {
     Pack<T, V> at[ROWS];
+#ifdef SCAN_HOST
+    static const bool MATRICES = false;
+#else
+    static const bool MATRICES = sizeof(T) == 2 && V == 2 && ROWS % 4 == 0;
+#endif
 
     // From `segments`, rows of 32 * V channels without gaps.
     SCAN_DEVICE void load(const char* segments, int lane) {
+        if constexpr (MATRICES) {
+            // A row of 4 bytes a lane is what the instruction calls a matrix, its 16-byte pieces the matrix's rows: four
+            // rows for the price of one load.
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-            at[r] = *reinterpret_cast<const Pack<T, V>*>(segments + (r * 32 + lane) * V * (int)sizeof(T));
+            for (int r = 0; r < ROWS; r += 4) {
+                scan_u32 word[4];
+                load_matrices(segments + lane * 16 + r * 128, word);
+#pragma unroll
+                for (int i = 0; i < 4; i++) at[r + i] = reinterpret_cast<const Pack<T, V>&>(word[i]);
+            }
+        } else {
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+                at[r] = *reinterpret_cast<const Pack<T, V>*>(segments + (r * 32 + lane) * V * (int)sizeof(T));
+            }
         }
     }
     // Rows from `rows` on.
@@ -38,14 +64,15 @@ struct Rows {
     SCAN_DEVICE float get(int r, int i) const { return widen_at(at[r], i); }
 };
 
-// Takes the gates of ROWS steps into the products. Two 16-bit gates have an exact product in float32, which saves half of
+// Takes the gates of ROWS steps into the products, BACK the last first. Two 16-bit gates have an exact product in float32, which saves half of
 // what keeping the rounding costs.
-template <typename T, int V, int ROWS>
+template <bool BACK, typename T, int V, int ROWS>
 SCAN_DEVICE void multiply_gates(StepAggregate (&sub)[V], const Rows<T, V, ROWS>& a) {
     const int TOGETHER = sizeof(T) == 2 ? 2 : 1;
     static_assert(ROWS % TOGETHER == 0, "steps go in pairs");
 #pragma unroll
-    for (int r = 0; r < ROWS; r += TOGETHER) {
+    for (int n = 0; n < ROWS; n += TOGETHER) {
+        const int r = BACK ? ROWS - TOGETHER - n : n;
 #pragma unroll
         for (int i = 0; i < V; i++) {
             sub[i].multiply(TOGETHER == 2 ? a.get(r, i) * a.get(r + TOGETHER - 1, i) : a.get(r, i));

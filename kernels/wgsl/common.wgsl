@@ -46,6 +46,13 @@ const FOLD: u32 = 16u;
 
 @group(0) @binding(0) var<uniform> p: Params;
 
+// v, which a compiler cannot have before it has all that is in `seen`. Loads are gathered there ahead of a chunk's first
+// step: left alone, compilers put each load where it is used, and an invocation waits for memory once a step instead of
+// once a chunk.
+fn after(v: V, seen: u32) -> V {
+    return bitcast<V>(bitcast<U>(v) ^ U(seen & p.zero));
+}
+
 struct Item {
     base: u32,
     len: u32,
@@ -59,8 +66,10 @@ struct Place {
     d: u32,
 }
 
-fn place(workgroup: vec3<u32>, local: u32) -> Place {
-    let id = (workgroup.y * p.grid + workgroup.x) * WORKGROUP + local;
+fn place(here: Here) -> Place {
+    let id = (here.workgroup.y * p.grid + here.workgroup.x) * WORKGROUP + here.local;
     let item = id / p.lanes;
-    return Place(item, (id - item * p.lanes) * LANE);
+    let lane = id - item * p.lanes;
+    meet(here, id, lane);
+    return Place(item, lane * LANE);
 }

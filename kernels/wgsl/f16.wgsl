@@ -13,13 +13,8 @@ fn round_f16(v: f32) -> u32 {
     let mag = bits & 0x7fffffffu;
     // 0x38800000 is 2^-14, the least normal f16; from 0x477ff000 (65520) on, rounding gives infinity.
     let normal = (mag - 0x38000000u + 0xfffu + ((mag >> 13u) & 1u)) >> 13u;
-    // Below it the unit is 2^-24: shift the significand with its hidden bit right, rounding to even.
-    let shift = clamp(126u - (mag >> 23u), 14u, 25u);
-    let significand = (mag & 0x7fffffu) | 0x800000u;
-    let kept = significand >> shift;
-    let rest = significand & ((1u << shift) - 1u);
-    let tie = 1u << (shift - 1u);
-    let subnormal = kept + select(0u, 1u, rest > tie || (rest == tie && (kept & 1u) == 1u));
+    // Below it the unit is 2^-24, the last bit of a sum with 1/2: the addition rounds.
+    let subnormal = bitcast<u32>(bitcast<f32>(mag) + 0.5) - 0x3f000000u;
     var out = select(normal, subnormal, mag < 0x38800000u);
     out = select(out, 0x7c00u, mag >= 0x477ff000u);
     out = select(out, 0x7e00u, mag > 0x7f800000u);

@@ -1,8 +1,8 @@
 // Zeros for the rows that belong to no packed sequence. Only one of the outputs is bound.
 
 @compute @workgroup_size(WORKGROUP)
-fn fill(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let at = place(workgroup, local);
+fn fill(here: Here) {
+    let at = place(here);
     if (at.item >= p.items) {
         return;
     }

@@ -47,7 +47,8 @@ fn upper(v: V) -> V {
 }
 
 // Its argument, by way of a zero that only the host knows: a compiler that treats sums and products as if they were
-// exact must not here.
+// exact must not here. Nor may it choose which of two products it fuses with their sum, one way in one kernel and the
+// other in the next.
 fn opaque(v: V) -> V {
     return bitcast<V>(bitcast<U>(v) ^ U(p.zero));
 }
@@ -77,9 +78,8 @@ fn times(product: Pair, a: V) -> Pair {
     return Pair(next.high, fma(a, product.low, next.low));
 }
 
-// a·s + b·x, s and b·x being pairs.
-fn scanned(s: Pair, a: V, b: V, x: V) -> Pair {
-    let u = product_of(b, x);
+// a·s + u of pairs.
+fn scanned(s: Pair, a: V, u: Pair) -> Pair {
     let product = product_of(a, s.high);
     let next = sum_of(product.high, u.high);
     return Pair(next.high, fma(a, s.low, product.low) + (next.low + u.low));

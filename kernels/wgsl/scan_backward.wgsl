@@ -11,7 +11,7 @@
 
 // The run's h is q here, and its s the walk back from 0.
 fn retreat(r: Run, a: V, g: V, c: V, dy: V) -> Run {
-    return Run(a * g, walked(r.s, a, c, dy), times(r.p, a), r.sum, r.product, r.inner, r.carry);
+    return Run(opaque(a * g), walked(r.s, a, c, dy), times(r.p, a), r.sum, r.product, r.inner, r.carry);
 }
 
 // h before the first step of a chunk. With SAVE_H the item's saved index is that of its h0.
@@ -41,13 +41,18 @@ fn unwind(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
             let c$ = fetch_c(i + $u * p.step);
             let dy$ = fetch_dy(i + $u * p.step);
             //@end
-            var h = before;
+            var seen = 0u;
+            //@each
+            seen |= x_bits(x$) | a_bits(a$) | b_bits(b$) | c_bits(c$) | dy_bits(dy$);
+            //@end
+            r.h = after(r.h, seen);
+            var h = after(before, seen);
             //@each
             let prev$ = h;
             if (SAVE_H) {
                 h = saved_of(fetch_saved(i + $u * p.step));
             } else {
-                h = fma(a_of(a$), h, b_of(b$) * x_of(x$));
+                h = fma(a_of(a$), h, opaque(b_of(b$) * x_of(x$)));
             }
             let h$ = h;
             //@end
@@ -68,7 +73,7 @@ fn unwind(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
                 if (SAVE_H) {
                     hs[k + 1u] = saved_of(fetch_saved(j));
                 } else {
-                    hs[k + 1u] = fma(a_of(fetch_a(j)), hs[k], b_of(fetch_b(j)) * x_of(fetch_x(j)));
+                    hs[k + 1u] = fma(a_of(fetch_a(j)), hs[k], opaque(b_of(fetch_b(j)) * x_of(fetch_x(j))));
                 }
             }
             for (var k = t - first; k > 0u; k -= 1u) {
@@ -93,8 +98,8 @@ fn unwind(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
 }
 
 @compute @workgroup_size(WORKGROUP)
-fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let at = place(workgroup, local);
+fn march(here: Here) {
+    let at = place(here);
     if (at.item >= p.items) {
         return;
     }
@@ -116,8 +121,8 @@ fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
 
 // Q and P of one group.
 @compute @workgroup_size(WORKGROUP)
-fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let at = place(workgroup, local);
+fn reduce(here: Here) {
+    let at = place(here);
     if (at.item >= p.items) {
         return;
     }
@@ -134,6 +139,11 @@ fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
             let c$ = fetch_c(i + $u * p.step);
             let dy$ = fetch_dy(i + $u * p.step);
             //@end
+            var seen = 0u;
+            //@each
+            seen |= a_bits(a$) | c_bits(c$) | dy_bits(dy$);
+            //@end
+            r.s.high = after(r.s.high, seen);
             //@each_back
             r = retreat(r, a_of(a$), V(0.0), c_of(c$), dy_of(dy$));
             //@end
@@ -151,8 +161,8 @@ fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
 }
 
 @compute @workgroup_size(WORKGROUP)
-fn apply(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let at = place(workgroup, local);
+fn apply(here: Here) {
+    let at = place(here);
     if (at.item >= p.items) {
         return;
     }

@@ -1,11 +1,29 @@
 // Folds the groups of a sequence in order, from the exact carry: the carry into every group replaces its S, the one out
-// of the last goes to the state. One invocation a lane. 4·CHUNK loads are in flight before the fold of a batch begins,
-// since the latency of the fold's operands, not the fold, bounds a long chain. Traffic: four states read a group and
-// two written. A fold too long for one dispatch leaves what the carry's rounding took in a second plane of the state.
+// of the last goes to the state. One invocation a lane. What bounds a long chain is the latency of the fold, some twenty
+// operations deep: so 4·CHUNK loads of the next batch are under way while one is folded. Traffic: four states read a
+// group and two written. A fold too long for one dispatch leaves what the carry's rounding took in a second plane of the
+// state.
+
+struct Aggregate {
+    sum: Pair,
+    product: Pair,
+}
+
+fn fetch_aggregate(i: u32) -> Aggregate {
+    let sum = Pair(agg_of(fetch_agg(i)), agg_of(fetch_agg(i + p.width)));
+    return Aggregate(sum, Pair(agg_of(fetch_agg(i + 2u * p.width)), agg_of(fetch_agg(i + 3u * p.width))));
+}
+
+// The carry out of a group; the one into it stays in its place.
+fn pass_group(i: u32, group: Aggregate, carry: Pair) -> Pair {
+    store_agg(i, carry.high);
+    store_agg(i + p.width, carry.low);
+    return fold(group.product, carry, group.sum);
+}
 
 @compute @workgroup_size(WORKGROUP)
-fn carry_groups(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let at = place(workgroup, local);
+fn carry_groups(here: Here) {
+    let at = place(here);
     if (at.item >= p.items) {
         return;
     }
@@ -27,27 +45,32 @@ fn carry_groups(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invo
         stride = 0u - pitch;
     }
     var left = it.len;
+    //@each
+    var group$: Aggregate;
+    //@end
+    if (left >= CHUNK) {
+        //@each
+        group$ = fetch_aggregate(i + $u * stride);
+        //@end
+    }
     while (left >= CHUNK) {
         //@each
-        let s$ = fetch_agg(i + $u * stride);
-        let r$ = fetch_agg(i + $u * stride + p.width);
-        let m$ = fetch_agg(i + $u * stride + 2u * p.width);
-        let n$ = fetch_agg(i + $u * stride + 3u * p.width);
+        var next$ = group$;
         //@end
+        if (left >= 2u * CHUNK) {
+            //@each
+            next$ = fetch_aggregate(i + (CHUNK + $u) * stride);
+            //@end
+        }
         //@each
-        store_agg(i + $u * stride, carry.high);
-        store_agg(i + $u * stride + p.width, carry.low);
-        carry = fold(Pair(agg_of(m$), agg_of(n$)), carry, Pair(agg_of(s$), agg_of(r$)));
+        carry = pass_group(i + $u * stride, group$, carry);
+        group$ = next$;
         //@end
         i += CHUNK * stride;
         left -= CHUNK;
     }
     while (left > 0u) {
-        let sum = Pair(agg_of(fetch_agg(i)), agg_of(fetch_agg(i + p.width)));
-        let product = Pair(agg_of(fetch_agg(i + 2u * p.width)), agg_of(fetch_agg(i + 3u * p.width)));
-        store_agg(i, carry.high);
-        store_agg(i + p.width, carry.low);
-        carry = fold(product, carry, sum);
+        carry = pass_group(i, fetch_aggregate(i), carry);
         i += stride;
         left -= 1u;
     }

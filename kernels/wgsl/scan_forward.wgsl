@@ -11,7 +11,8 @@
 // Storage bindings: at most 7 (x, a, b, c, y, saved, and state or agg).
 
 fn advance(r: Run, a: V, b: V, x: V) -> Run {
-    return Run(fma(a, r.h, b * x), scanned(r.s, a, b, x), times(r.p, a), r.sum, r.product, r.inner, r.carry);
+    let u = product_of(b, x);
+    return Run(fma(a, r.h, u.high), scanned(r.s, a, u), times(r.p, a), r.sum, r.product, r.inner, r.carry);
 }
 
 fn replay(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
@@ -29,6 +30,11 @@ fn replay(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
             let b$ = fetch_b(i + $u * p.step);
             let c$ = fetch_c(i + $u * p.step);
             //@end
+            var seen = 0u;
+            //@each
+            seen |= x_bits(x$) | a_bits(a$) | b_bits(b$) | c_bits(c$);
+            //@end
+            r.h = after(r.h, seen);
             //@each
             r = advance(r, a_of(a$), b_of(b$), x_of(x$));
             store_y(i + $u * p.step, c_of(c$) * r.h);
@@ -54,8 +60,8 @@ fn replay(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
 
 // One invocation a lane of a sequence. A march too long for one dispatch pauses between chunks.
 @compute @workgroup_size(WORKGROUP)
-fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let at = place(workgroup, local);
+fn march(here: Here) {
+    let at = place(here);
     if (at.item >= p.items) {
         return;
     }
@@ -78,8 +84,8 @@ fn march(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_
 
 // S and P of one group.
 @compute @workgroup_size(WORKGROUP)
-fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let at = place(workgroup, local);
+fn reduce(here: Here) {
+    let at = place(here);
     if (at.item >= p.items) {
         return;
     }
@@ -95,6 +101,11 @@ fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
             let a$ = fetch_a(i + $u * p.step);
             let b$ = fetch_b(i + $u * p.step);
             //@end
+            var seen = 0u;
+            //@each
+            seen |= x_bits(x$) | a_bits(a$) | b_bits(b$);
+            //@end
+            r.s.high = after(r.s.high, seen);
             //@each
             r = advance(r, a_of(a$), b_of(b$), x_of(x$));
             //@end
@@ -112,8 +123,8 @@ fn reduce(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation
 
 // One group, replayed from the entry that scan_carry left.
 @compute @workgroup_size(WORKGROUP)
-fn apply(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let at = place(workgroup, local);
+fn apply(here: Here) {
+    let at = place(here);
     if (at.item >= p.items) {
         return;
     }

@@ -2,8 +2,8 @@
 // final states of sequences without a step.
 
 @compute @workgroup_size(WORKGROUP)
-fn copy(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let at = place(workgroup, local);
+fn copy(here: Here) {
+    let at = place(here);
     if (at.item >= p.items) {
         return;
     }

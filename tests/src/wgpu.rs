@@ -39,12 +39,13 @@ pub(crate) fn open() -> Opened {
     DEVICE.get_or_init(|| opened(WgpuBackend::new())).clone()
 }
 
-/// No more than every device has, and the kernels that GPUs run. One device a process too.
+/// No more than every device has, no subgroup operations, and the kernels that GPUs run. One device a process too.
 pub(crate) fn open_least() -> Opened {
     static DEVICE: OnceLock<Opened> = OnceLock::new();
     DEVICE
         .get_or_init(|| {
-            opened(WgpuBackend::with_limits(Limits::default()).map(WgpuBackend::with_gpu_kernels))
+            let backend = WgpuBackend::with_limits(Limits::default());
+            opened(backend.map(|b| b.with_gpu_kernels().without_subgroups()))
         })
         .clone()
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask bundle`: what a machine without Rust needs to test and measure its devices, in target/bundle.
 //!
 //! The binaries find the golden vectors beside them and libcuda, Vulkan and the like when they run. They need the C
-//! library of this machine or a later one.
+//! library of this machine or a later one. `cust` alone links libcuda, a stub here, and starts only where there is one.
 
 use std::fs;
 use std::io::Write as _;
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::root;
+use crate::{cust, root};
 
 const MOST_BYTES: u64 = 50 << 20;
 
@@ -18,28 +18,25 @@ const MOST_BYTES: u64 = 50 << 20;
 const TESTS: [(&str, &str); 3] =
     [("ssm-tests", "conformance"), ("ssm-tests", "properties"), ("ssm-cuda", "device")];
 
-const RUN_TESTS: &str = r#"#!/bin/sh
-# Every suite over every backend that is here; arguments go to all of them, as a name to filter by.
-# SSM_REQUIRE=cuda (a list, by comma) fails where a backend has no device instead of ignoring its trials.
-cd "$(dirname "$0")" || exit
-export SSM_GOLDEN_DIR="${SSM_GOLDEN_DIR:-$PWD/golden}"
-status=0
-for suite in conformance properties device; do
-    echo "== $suite"
-    "./$suite" "$@" || status=1
-done
-exit $status
-"#;
+/// xtask/bundle: each says at its top what it does.
+const SCRIPTS: [(&str, &str); 4] = [
+    ("run-tests", include_str!("../bundle/run-tests")),
+    ("run-benches", include_str!("../bundle/run-benches")),
+    ("run-peers", include_str!("../bundle/run-peers")),
+    ("prove-cuda", include_str!("../bundle/prove-cuda")),
+];
 
-const RUN_BENCHES: &str = r#"#!/bin/sh
-# Measures every backend that is here and writes results.json, as cargo xtask bench-all does.
-# Arguments: --quick, --backend LIST, --filter TEXT, --out FILE.
-cd "$(dirname "$0")" || exit
-case " $* " in
-    *" --out "*) exec ./ssm-benches "$@" ;;
-    *) exec ./ssm-benches --out results.json "$@" ;;
-esac
-"#;
+/// What the peers' script loads, where it finds it in the repository.
+const PEERS: [&str; 8] = [
+    "benches/peers/gpu_peers.py",
+    "benches/peers/gpu_contestants.py",
+    "benches/peers/launches.json",
+    "kernels/cuda/host/launch.py",
+    "kernels/cuda/scan_tuning.h",
+    "kernels/ptx/scan.sm_75.ptx",
+    "kernels/ptx/scan.sm_80.ptx",
+    "kernels/ptx/scan.sm_90.ptx",
+];
 
 pub(crate) fn run() -> Result<()> {
     let dir = root().canonicalize()?.join("target/bundle");
@@ -52,6 +49,7 @@ pub(crate) fn run() -> Result<()> {
         let built = build(&root(), &what, target)?;
         fs::copy(built, dir.join(target))?;
     }
+    fs::copy(cust::build_tests()?, dir.join("cust"))?;
     let what = ["build", "--profile", "ship", "--package", "ssm-benches", "--bin", "ssm-benches"];
     let benches = build(&root(), &what, "ssm-benches")?;
     fs::copy(benches, dir.join("ssm-benches"))?;
@@ -59,8 +57,14 @@ pub(crate) fn run() -> Result<()> {
         let entry = entry?;
         fs::copy(entry.path(), dir.join("golden").join(entry.file_name()))?;
     }
-    script(&dir.join("run-tests"), RUN_TESTS)?;
-    script(&dir.join("run-benches"), RUN_BENCHES)?;
+    for file in PEERS {
+        let to = dir.join(file);
+        fs::create_dir_all(to.parent().context("a file lies in a folder")?)?;
+        fs::copy(root().join(file), to)?;
+    }
+    for (name, text) in SCRIPTS {
+        script(&dir.join(name), text)?;
+    }
     let bytes = size(&dir)?;
     ensure!(bytes <= MOST_BYTES, "the bundle has {bytes} bytes, more than {MOST_BYTES}");
     println!("{} ({:.1} MB)", dir.display(), bytes as f64 / 1e6);
@@ -75,10 +79,20 @@ fn git(workspace: &Path, arguments: &[&str]) -> Option<String> {
 
 /// Builds one target of a workspace, and says where its executable is.
 pub(crate) fn build(workspace: &Path, arguments: &[&str], target: &str) -> Result<PathBuf> {
+    build_with(&mut crate::cargo(), workspace, arguments, target)
+}
+
+/// The same, by a cargo with an environment of its own.
+pub(crate) fn build_with(
+    cargo: &mut Command,
+    workspace: &Path,
+    arguments: &[&str],
+    target: &str,
+) -> Result<PathBuf> {
     // The machine that runs it may have no repository, or another commit of it.
     let commit = git(workspace, &["rev-parse", "HEAD"]);
     let changes = git(workspace, &["status", "--porcelain", "--untracked-files=no"]);
-    let output = crate::cargo()
+    let output = cargo
         .current_dir(workspace)
         .envs(commit.map(|commit| ("BENCH_COMMIT", commit)))
         .envs(changes.map(|changes| ("BENCH_DIRTY", (!changes.is_empty()).to_string())))

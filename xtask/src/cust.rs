@@ -10,7 +10,7 @@ use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::root;
+use crate::{bundle, root};
 
 /// CUDA_ERROR_STUB_LIBRARY.
 const STATUS: u32 = 34;
@@ -25,6 +25,15 @@ pub(crate) fn run() -> Result<()> {
         .status()?;
     ensure!(status.success(), "the tests with feature cust failed: {status}");
     Ok(())
+}
+
+/// The unit tests with the feature, for a machine that has a libcuda.
+pub(crate) fn build_tests() -> Result<PathBuf> {
+    let what =
+        ["test", "--no-run", "--profile", "ship", "--package", "ssm-cuda", "--features", "cust", "--lib"];
+    let mut cargo = crate::cargo();
+    cargo.env("CUDA_LIBRARY_PATH", make_stub()?);
+    bundle::build_with(&mut cargo, &root(), &what, "ssm_cuda")
 }
 
 /// A folder that cust's build takes for a CUDA installation.

@@ -336,10 +336,24 @@ fn check_hashes(hash: &str) -> Result<()> {
 fn check_bytes(outputs: &[(String, String)]) -> Result<()> {
     for (name, text) in outputs {
         let stands = fs::read_to_string(ptx_dir().join(name))?;
+        if name == "resources.md" {
+            print!("{}", changed_rows(&stands, text));
+        }
         ensure!(stands == *text, "kernels/ptx/{name} is not what nvcc {NVCC} makes: run cargo xtask ptx");
     }
     println!("kernels/ptx is what nvcc {NVCC} makes of kernels/cuda");
     Ok(())
+}
+
+/// The kernels whose resources are others now, before and after.
+fn changed_rows(before: &str, after: &str) -> String {
+    let rows =
+        |text: &str| text.lines().filter(|l| l.starts_with("| scan")).map(str::to_owned).collect::<Vec<_>>();
+    let (before, after) = (rows(before), rows(after));
+    let only = |sign: &str, of: &[String], other: &[String]| -> String {
+        of.iter().filter(|row| !other.contains(row)).map(|row| format!("{sign} {row}\n")).collect()
+    };
+    only("-", &before, &after) + &only("+", &after, &before)
 }
 
 fn strays(outputs: &[(String, String)]) -> Result<Vec<PathBuf>> {
@@ -364,6 +378,13 @@ mod tests {
                       16 bytes stack frame, 8 bytes spill stores, 4 bytes spill loads\n\
                       ptxas info    : Used 40 registers, 1024 bytes smem, 400 bytes cmem[0]\n";
         assert_eq!(resource_rows(report, 90), "| scan | sm_90 | 40 | 1024 | 16 | 8 + 4 |\n");
+    }
+
+    #[test]
+    fn changed_resources_are_shown() {
+        let (before, after) =
+            ("# R\n| scan_a | 40 |\n| scan_b | 9 |\n", "# S\n| scan_a | 48 |\n| scan_b | 9 |\n");
+        assert_eq!(changed_rows(before, after), "- | scan_a | 40 |\n+ | scan_a | 48 |\n");
     }
 
     #[test]

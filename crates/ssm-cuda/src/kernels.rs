@@ -40,12 +40,14 @@ impl Target {
         }
     }
 
-    pub(crate) const fn ptx(self) -> &'static str {
-        match self {
-            Self::Sm75 => include_str!("../ptx/scan.sm_75.ptx"),
-            Self::Sm80 => include_str!("../ptx/scan.sm_80.ptx"),
-            Self::Sm90 => include_str!("../ptx/scan.sm_90.ptx"),
-        }
+    /// The PTX; none where what the build put into the binary is damaged.
+    pub(crate) fn ptx(self) -> Option<String> {
+        let deflated: &[u8] = match self {
+            Self::Sm75 => include_bytes!(concat!(env!("OUT_DIR"), "/scan.sm_75.ptx.deflated")),
+            Self::Sm80 => include_bytes!(concat!(env!("OUT_DIR"), "/scan.sm_80.ptx.deflated")),
+            Self::Sm90 => include_bytes!(concat!(env!("OUT_DIR"), "/scan.sm_90.ptx.deflated")),
+        };
+        String::from_utf8(miniz_oxide::inflate::decompress_to_vec(deflated).ok()?).ok()
     }
 
     /// The lowest driver, as CUDA counts versions, that reads the PTX's `.version`: 7.0 came with CUDA 11.0, 7.8 with
@@ -150,7 +152,9 @@ impl Kernels {
         limits: &DeviceLimits,
         driver: i32,
     ) -> Result<Self, CudaError> {
-        let module = context.load_module(Ptx::from_src(target.ptx())).map_err(|error| match error {
+        let damaged = CudaError::Driver { status: CUresult::CUDA_ERROR_INVALID_SOURCE };
+        let ptx = Ptx::from_src(target.ptx().ok_or(damaged)?);
+        let module = context.load_module(ptx).map_err(|error| match error {
             DriverError(CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION) => {
                 CudaError::DriverTooOld { found: driver, needed: target.driver() }
             }

@@ -220,13 +220,16 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether a march is better done by blocks of many warps, each block alone on its column, than by single warps:
-    /// where warps are few, and in 16-bit types, which keep one warp too busy.
+    /// where warps are few, in 16-bit types, which keep one warp too busy, and without b and c, which leaves a warp's
+    /// ring half empty.
     fn marches_in_blocks(&self) -> bool {
         let warps = self.columns(Walk::March).saturating_mul(self.problem.sequences() as u64);
         let few = u64::from(self.limits.multiprocessors) * MARCH_WARPS_PER_MULTIPROCESSOR;
         self.problem.cu_seqlens().is_none()
             && self.longest > self.row.chunk(self.direction)
-            && (self.problem.dtype().size() == 2 || warps < few)
+            && (self.problem.dtype().size() == 2
+                || warps < few
+                || !self.problem.has_b() && !self.problem.has_c())
     }
 
     fn passes(&self, algorithm: Algorithm) -> Result<Passes, PlanError> {

@@ -219,3 +219,58 @@ fn stages_fit_the_sequence_and_the_device() {
     assert_eq!(u64::from(pass(&H200, 1).stages), row.least_stages(Direction::Backward, Walk::March));
     assert_eq!(u64::from(pass(&H200, 1 << 20).stages), row.stages(Direction::Backward, Walk::March));
 }
+
+/// What benches/peers launches from Python is what a plan would: the file has every launch of its shapes. Where a plan
+/// changed on purpose, `SSM_WRITE_LAUNCHES=1` writes it anew.
+#[test]
+fn the_peers_script_launches_as_plans_do() {
+    let shapes = [
+        [8, 2048, 4096],
+        [1, 1 << 20, 64],
+        [1, 65_536, 1024],
+        [8, 65_536, 1536],
+        [4, 2048, 16],
+        [2, 300, 64],
+    ];
+    let mut lines = Vec::new();
+    for limits in [H200, A100] {
+        for [b, l, d] in shapes {
+            for dtype in [DType::F32, DType::F16, DType::Bf16] {
+                let p = GatedScan::builder(b, l, d).dtype(dtype).build().unwrap();
+                let forward = forward(&p.forward(), &limits, &PlanOptions::default()).unwrap();
+                for (op, (report, detail)) in [("forward", forward), ("backward", plan_backward(&p, &limits))]
+                {
+                    let pass = detail.pass.wide;
+                    assert!(detail.tile >= b as u64, "one launch");
+                    let columns = (d as u64).div_ceil(pass.lanes);
+                    let (major, minor) = limits.capability;
+                    lines.push(format!(
+                        "{{\"capability\": [{major}, {minor}], \"multiprocessors\": {}, \"op\": \"{op}\", \
+                         \"dtype\": \"{dtype}\", \"shape\": [{b}, {l}, {d}], \"algorithm\": \"{}\", \
+                         \"entry\": \"{}\", \"grid\": {}, \"threads\": {}, \"shared\": {}, \"stages\": {}, \
+                         \"workers\": {}, \"work_bytes\": {}}}",
+                        limits.multiprocessors,
+                        report.algorithm,
+                        pass.entry.name(),
+                        columns * b as u64 * u64::from(pass.workers),
+                        pass.threads,
+                        pass.shared,
+                        pass.stages,
+                        pass.workers,
+                        pass.work_bytes,
+                    ));
+                }
+            }
+        }
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches/peers/launches.json");
+    let text = format!("[\n{}\n]\n", lines.join(",\n"));
+    if std::env::var_os("SSM_WRITE_LAUNCHES").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    let stands = std::fs::read_to_string(path).unwrap();
+    for (stands, planned) in stands.lines().zip(text.lines()) {
+        assert_eq!(stands, planned, "SSM_WRITE_LAUNCHES=1 writes the file anew");
+    }
+    assert_eq!(stands.len(), text.len(), "SSM_WRITE_LAUNCHES=1 writes the file anew");
+}

@@ -23,6 +23,7 @@ pub(crate) struct Row {
     pub(crate) cf: u64,
     pub(crate) cb: u64,
     pub(crate) fold: u64,
+    pub(crate) foldb: u64,
 }
 
 pub(crate) const ROWS: &[Row] = include!("../ptx/tuning.rs");
@@ -104,8 +105,8 @@ impl Row {
             Walk::March => stages * self.stage * row + if backward { self.save * lanes * 4 } else { 0 },
             Walk::Chunked => {
                 let warps = chunk / self.sub;
-                let exchange = if backward { 3 } else { 2 } * warps * lanes * 16;
-                stages * chunk * row + exchange + self.fold * lanes * 16 + warps * lanes * 4 + 512
+                let (exchanged, fold) = if backward { (2, self.foldb) } else { (1, self.fold) };
+                stages * chunk * row + (exchanged * warps + fold) * lanes * 16 + warps * lanes * 4 + 512
             }
         }
     }

@@ -31,13 +31,22 @@ impl<'a> Place<'a> {
         elements: usize,
         (pointer, guard): (CUdeviceptr, SyncOnDrop<'a>),
     ) -> Self {
+        let mut guard = Some(guard);
+        if owner.context() != stream.context() {
+            // No stream orders the memory of another context, so no launch takes this view. What cudarc keeps of the
+            // attempt would come out of the next call, which has nothing to do with it.
+            guard = None;
+            for of in [owner, stream] {
+                let _ = of.context().check_err();
+            }
+        }
         Self {
             context: owner.context().cu_ctx() as u64,
             pointer,
             elements: elements as u64,
             dtype: T::DTYPE,
             stream: Some(stream.cu_stream().addr()),
-            _guard: Some(guard),
+            _guard: guard,
         }
     }
 

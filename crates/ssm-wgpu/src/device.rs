@@ -16,7 +16,9 @@ use crate::shader::{CHUNK, PipelineKey, SOFTWARE_CHUNK};
 pub struct WgpuBackend {
     pub(crate) shared: Arc<Shared>,
     /// Steps that an invocation holds in registers.
-    chunk: u32,
+    pub(crate) chunk: u32,
+    /// Whether kernels may use them.
+    pub(crate) subgroups: bool,
 }
 
 #[derive(Debug)]
@@ -33,6 +35,9 @@ pub(crate) struct Shared {
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// What a device of ours has where its adapter has it.
+const FEATURES: Features = Features::SHADER_F16.union(Features::SUBGROUP).union(Features::TIMESTAMP_QUERY);
 
 impl WgpuBackend {
     /// The best adapter's device, with all that the adapter offers. Blocks; not there on wasm32.
@@ -60,7 +65,8 @@ impl WgpuBackend {
     ///
     /// # Errors
     ///
-    /// [`WgpuError::NoAdapter`] or [`WgpuError::NoDevice`].
+    /// [`WgpuError::NoAdapter`] or [`WgpuError::NoDevice`]; what goes wrong when the device is asked for the order of
+    /// its subgroups.
     pub async fn request(limits: Option<Limits>) -> Result<Self, WgpuError> {
         let mut instance = wgpu::InstanceDescriptor::new_without_display_handle();
         // Not OpenGL: its adapters lack f16, and often compute altogether.
@@ -78,7 +84,7 @@ impl WgpuBackend {
             .map_err(|error| WgpuError::NoAdapter { reason: error.to_string() })?;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("ssm-wgpu"),
-            required_features: adapter.features() & (Features::SHADER_F16 | Features::TIMESTAMP_QUERY),
+            required_features: adapter.features() & FEATURES,
             required_limits: limits.unwrap_or_else(|| adapter.limits()),
             ..Default::default()
         };
@@ -96,15 +102,15 @@ impl WgpuBackend {
         backend.shared.device.set_device_lost_callback(move |_, reason| {
             *lock(&failure) = Some(WgpuError::DeviceLost { reason });
         });
-        Ok(backend)
+        backend.with_subgroups().await
     }
 
     /// The caller's device and a queue of it. Installs no handler on either. f16 problems need the device to have been
-    /// made with [`Features::SHADER_F16`].
+    /// made with [`Features::SHADER_F16`]. For subgroup operations see [`WgpuBackend::with_subgroups`].
     pub fn from_device(device: Device, queue: Queue) -> Self {
         let shared = Shared { device, queue, pipelines: Mutex::default(), failure: Arc::default() };
         let chunk = if is_software(&shared.device) { SOFTWARE_CHUNK } else { CHUNK };
-        Self { shared: Arc::new(shared), chunk }
+        Self { shared: Arc::new(shared), chunk, subgroups: false }
     }
 
     /// With the kernels that run on GPUs, on an adapter that is a program on the processor too. There they take longer

@@ -13,8 +13,8 @@ use crate::shader::{PLANES, TABLE};
 pub(crate) const fn group_len(len: usize) -> u64 {
     match len {
         0..=0x4000 => 64,
-        0x4001..=0x20000 => 128,
-        _ => 256,
+        0x4001..=0x20000 => 256,
+        _ => 1024,
     }
 }
 

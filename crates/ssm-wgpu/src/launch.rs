@@ -4,7 +4,7 @@ use ssm_core::{DType, Operand};
 use wgpu::{BindGroupEntry, BindingResource, Buffer, BufferBinding, BufferUsages, CommandEncoder};
 
 use crate::dispatch::{Dispatch, Schedule, Window};
-use crate::shader::{Form, PipelineKey, TABLE, WORKGROUP};
+use crate::shader::{Body, Form, PipelineKey, Slot, TABLE, WORKGROUP};
 use crate::view::WgpuRef;
 use crate::{WgpuBackend, WgpuError};
 
@@ -38,7 +38,6 @@ impl WgpuBackend {
             return Ok(());
         }
         let limits = self.shared.device.limits();
-        let fused = self.fma_rounds_once();
         let slot_bytes = u64::from(limits.min_uniform_buffer_offset_alignment).next_multiple_of(256);
         let table_at = schedule.dispatches.len() as u64 * slot_bytes;
         let mut uniforms = vec![0_u8; table_at as usize];
@@ -46,7 +45,7 @@ impl WgpuBackend {
         for (dispatch, slot) in schedule.dispatches.iter().zip(uniforms.chunks_exact_mut(slot_bytes as usize))
         {
             let placed = self.place(dispatch, operands)?;
-            let key = pipeline_key(dispatch, &placed, fused);
+            let key = self.pipeline_key(dispatch, &placed);
             let lanes = dispatch.channels / u64::from(key.form.lane());
             let workgroups = (u64::from(dispatch.params.items) * lanes).div_ceil(u64::from(WORKGROUP));
             let most = u64::from(limits.max_compute_workgroups_per_dimension).max(1);
@@ -56,6 +55,9 @@ impl WgpuBackend {
             let mut offsets = [0; 16];
             for p in &placed {
                 offsets[p.window.slot as usize] = p.elements_in;
+                if key.level && p.window.slot.is_tensor() {
+                    offsets[Slot::X as usize] = p.elements_in;
+                }
             }
             let words = dispatch.params.words(&offsets, lanes as u32, grid as u32);
             for (bytes, word) in slot.as_chunks_mut::<4>().0.iter_mut().zip(words) {
@@ -139,18 +141,24 @@ impl WgpuBackend {
         }
         Ok(placed)
     }
-}
 
-fn pipeline_key(dispatch: &Dispatch, placed: &[Placed<'_>], fused: bool) -> PipelineKey {
-    let mut halved = placed.iter().filter(|p| p.halved).peekable();
-    let form = if halved.peek().is_none() {
-        Form::Scalar
-    } else if dispatch.aligned_rows && halved.all(|p| p.elements_in % 2 == 0) {
-        Form::Pairs
-    } else {
-        Form::Halves
-    };
-    let shared =
-        placed.iter().any(|w| w.written && placed.iter().any(|r| !r.written && r.buffer == w.buffer));
-    PipelineKey { key: dispatch.key, form, shared, fused }
+    fn pipeline_key(&self, dispatch: &Dispatch, placed: &[Placed<'_>]) -> PipelineKey {
+        let mut halved = placed.iter().filter(|p| p.halved).peekable();
+        let form = if halved.peek().is_none() {
+            Form::Scalar
+        } else if dispatch.aligned_rows && halved.all(|p| p.elements_in % 2 == 0) {
+            let march = matches!(dispatch.key.body, Body::ForwardMarch | Body::BackwardMarch);
+            if march && self.uses_subgroups() { Form::Joined } else { Form::Pairs }
+        } else if self.uses_subgroups() {
+            Form::Neighbours
+        } else {
+            Form::Halves
+        };
+        let shared =
+            placed.iter().any(|w| w.written && placed.iter().any(|r| !r.written && r.buffer == w.buffer));
+        let mut starts = placed.iter().filter(|p| p.window.slot.is_tensor()).map(|p| p.elements_in);
+        let level = starts.next().is_none_or(|first| starts.all(|start| start == first));
+        let fused = self.fma_rounds_once();
+        PipelineKey { key: dispatch.key, form, shared, fused, level }
+    }
 }

@@ -13,6 +13,7 @@ mod schedule;
 mod shader;
 #[cfg(test)]
 mod shader_tests;
+mod subgroups;
 mod view;
 mod wait;
 

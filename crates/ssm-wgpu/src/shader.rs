@@ -1,6 +1,6 @@
 //! From a kernel's key to its WGSL: the files of `kernels/wgsl` behind generated accessors.
 //!
-//! A kernel's text does not know element types, word sharing or absent operands. It calls `fetch_x`, `x_of` and
+//! A kernel's text does not know element types, word sharing or absent operands. It calls `fetch_x`, `x_bits`, `x_of` and
 //! `store_y`; what these do is generated here from the key, so that every option folds away when the driver compiles.
 
 use std::fmt::Write as _;
@@ -93,6 +93,11 @@ impl Slot {
 
     pub(crate) const fn binding(self) -> u32 {
         FIRST_BINDING + self as u32
+    }
+
+    /// Whether it is one of the tensors of (B, L, D).
+    pub(crate) const fn is_tensor(self) -> bool {
+        !matches!(self, Self::Saved | Self::State | Self::Agg | Self::H0)
     }
 
     const fn bit(self) -> u16 {
@@ -243,6 +248,12 @@ pub(crate) enum Form {
     /// Rows of a 16-bit operand begin or end inside a word, whose halves have two writers: a channel a lane, each
     /// clearing and setting its own half atomically, which leaves the same word in either order.
     Halves,
+    /// As `Pairs`, in a march on a device with subgroups: a channel a lane, since a march has no lanes to spare. Both of
+    /// a word's lanes read it; the lower takes the other's half by a shuffle and writes it.
+    Joined,
+    /// As `Halves`, on a device with subgroups: of two lanes that are neighbours in a subgroup, one writes the word for
+    /// both. What is left to atomics is words that lanes of two rows or two subgroups share.
+    Neighbours,
 }
 
 impl Form {
@@ -250,7 +261,7 @@ impl Form {
     pub(crate) const fn lane(self) -> u32 {
         match self {
             Self::Pairs => 2,
-            Self::Scalar | Self::Halves => 1,
+            Self::Scalar | Self::Halves | Self::Joined | Self::Neighbours => 1,
         }
     }
 }
@@ -264,6 +275,9 @@ pub(crate) struct PipelineKey {
     pub(crate) shared: bool,
     /// The adapter's fma is known to round once.
     pub(crate) fused: bool,
+    /// All tensors begin at the same element of their bindings, at that of x's place in the offsets: one index, worked
+    /// out once, for all of them.
+    pub(crate) level: bool,
 }
 
 /// The whole module.
@@ -282,6 +296,11 @@ pub(crate) fn source(key: &PipelineKey) -> String {
         k.save == Save::Chunks,
         k.save == Save::H,
     );
+    out.push_str(if matches!(key.form, Form::Joined | Form::Neighbours) {
+        include_str!("../wgsl/neighbours.wgsl")
+    } else {
+        include_str!("../wgsl/alone.wgsl")
+    });
     out.push_str(include_str!("../wgsl/common.wgsl"));
     out.push_str(include_str!("../wgsl/fold.wgsl"));
     let holds = |dtype| k.slots.iter().any(|slot| k.dtype_of(slot) == dtype);
@@ -304,13 +323,14 @@ pub(crate) fn source(key: &PipelineKey) -> String {
 }
 
 fn accessors(out: &mut String, key: &PipelineKey, slot: Slot) {
-    let (n, s, dtype) = (slot.name(), slot as u32, key.key.dtype_of(slot));
+    let (n, dtype) = (slot.name(), key.key.dtype_of(slot));
+    let s = if key.level && slot.is_tensor() { Slot::X as u32 } else { slot as u32 };
     // Writing to a String cannot fail.
     if !key.key.slots.has(slot) {
         let _ = write!(
             out,
             "fn fetch_{n}(i: u32) -> f32 {{ return {}; }}\nfn {n}_of(w: f32) -> V {{ return V(w); }}\n\
-             fn store_{n}(i: u32, v: V) {{ }}\n",
+             fn {n}_bits(w: f32) -> u32 {{ return 0u; }}\nfn store_{n}(i: u32, v: V) {{ }}\n",
             slot.neutral()
         );
         return;
@@ -319,7 +339,8 @@ fn accessors(out: &mut String, key: &PipelineKey, slot: Slot) {
     let access = if writes || key.shared { "read_write" } else { "read" };
     let at = format!("let j = p.offsets[{}][{}] + i;", s / 4, s % 4);
     let half = if dtype == DType::Bf16 { "bf16" } else { "f16" };
-    let atomic = writes && key.form == Form::Halves && dtype.size() == 2;
+    let halves = matches!(key.form, Form::Halves | Form::Neighbours);
+    let atomic = writes && halves && dtype.size() == 2;
     let (element, word, fetch, of, store) = match (key.form, dtype.size()) {
         (Form::Pairs, 2) => (
             "u32",
@@ -335,15 +356,22 @@ fn accessors(out: &mut String, key: &PipelineKey, slot: Slot) {
             "return w;".into(),
             format!("{n}_buf[j] = v.x; {n}_buf[j + 1u] = v.y;"),
         ),
-        (Form::Halves, 2) => (
+        (Form::Joined, 2) => (
+            "u32",
+            "u32",
+            format!("return {n}_buf[j >> 1u];"),
+            format!("return decode_{half}(w >> side).x;"),
+            format!(
+                "let mine = round_{half}(v); let word = mine | (subgroupShuffleXor(mine, 1u) << 16u); \
+                 if (side == 0u) {{ {n}_buf[j >> 1u] = word; }}"
+            ),
+        ),
+        (Form::Halves | Form::Neighbours, 2) => (
             if atomic { "atomic<u32>" } else { "u32" },
             "u32",
             format!("return ({n}_buf[j >> 1u] >> ((j & 1u) << 4u)) & 0xffffu;"),
             format!("return decode_{half}(w).x;"),
-            format!(
-                "let shift = (j & 1u) << 4u; atomicAnd(&{n}_buf[j >> 1u], 0xffff0000u >> shift); \
-                 atomicOr(&{n}_buf[j >> 1u], round_{half}(v) << shift);"
-            ),
+            store_half(n, half, key.form == Form::Neighbours),
         ),
         (_, _) => {
             ("f32", "f32", format!("return {n}_buf[j];"), "return w;".into(), format!("{n}_buf[j] = v;"))
@@ -361,11 +389,34 @@ fn accessors(out: &mut String, key: &PipelineKey, slot: Slot) {
         let _ = writeln!(out, "fn fetch_{n}(i: u32) -> {word} {{ {at} {fetch} }}");
     }
     let _ = writeln!(out, "fn {n}_of(w: {word}) -> V {{ {of} }}");
+    let bits = match word {
+        "u32" => "w",
+        "f32" => "bitcast<u32>(w)",
+        _ => "bitcast<u32>(w.x) | bitcast<u32>(w.y)",
+    };
+    let _ = writeln!(out, "fn {n}_bits(w: {word}) -> u32 {{ return {bits}; }}");
     if writes {
         let _ = writeln!(out, "fn store_{n}(i: u32, v: V) {{ {at} {store} }}");
     } else {
         let _ = writeln!(out, "fn store_{n}(i: u32, v: V) {{ }}");
     }
+}
+
+/// Writes one half of word `j >> 1`.
+fn store_half(n: &str, half: &str, neighbours: bool) -> String {
+    let own = format!(
+        "let shift = (j & 1u) << 4u; atomicAnd(&{n}_buf[j >> 1u], 0xffff0000u >> shift); \
+         atomicOr(&{n}_buf[j >> 1u], mine << shift);"
+    );
+    let mine = format!("let mine = round_{half}(v);");
+    if !neighbours {
+        return format!("{mine} {own}");
+    }
+    format!(
+        "{mine} let other = subgroupShuffleDown(mine, 1u); let odd = (j & 1u) == 1u; \
+         if (above && !odd) {{ atomicStore(&{n}_buf[j >> 1u], mine | (other << 16u)); }} \
+         if (!select(above, below, odd)) {{ {own} }}"
+    )
 }
 
 /// Repeats the lines between `//@each` (or `//@each_back`, from the last) and `//@end`, with `$` replaced by the step.

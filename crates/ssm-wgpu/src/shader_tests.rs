@@ -82,12 +82,19 @@ fn keys() -> HashSet<Key> {
     keys
 }
 
-fn forms(key: &Key) -> &'static [Form] {
-    if key.slots.iter().any(|slot| key.dtype_of(slot).size() == 2) {
-        &[Form::Pairs, Form::Halves]
-    } else {
-        &[Form::Scalar]
+fn forms(key: &Key) -> Vec<Form> {
+    let narrow = |slot| key.dtype_of(slot).size() == 2;
+    if !key.slots.iter().any(narrow) {
+        return vec![Form::Scalar];
     }
+    let mut forms = vec![Form::Pairs, Form::Halves];
+    if matches!(key.body, Body::ForwardMarch | Body::BackwardMarch) {
+        forms.push(Form::Joined);
+    }
+    if key.slots.iter().any(|slot| narrow(slot) && key.writes(slot)) {
+        forms.push(Form::Neighbours);
+    }
+    forms
 }
 
 #[test]
@@ -101,10 +108,13 @@ fn every_kernel_is_valid_and_binds_what_the_plan_binds() {
         // bf16 needs no feature of the adapter.
         let halves = key.slots.iter().any(|slot| key.dtype_of(slot) == DType::F16);
         let needs = if halves { Capabilities::SHADER_FLOAT16_IN_FLOAT32 } else { Capabilities::empty() };
-        let mut validator = Validator::new(ValidationFlags::all(), needs);
         for form in forms(&key) {
+            // Only what passes from neighbour to neighbour needs subgroups.
+            let subgroups = matches!(form, Form::Joined | Form::Neighbours);
+            let needs = if subgroups { needs | Capabilities::SUBGROUP } else { needs };
+            let mut validator = Validator::new(ValidationFlags::all(), needs);
             for shared in [false, true] {
-                let key = PipelineKey { key, form: *form, shared, fused: !shared };
+                let key = PipelineKey { key, form, shared, fused: !shared, level: shared };
                 let text = source(&key);
                 let module = match naga::front::wgsl::parse_str(&text) {
                     Ok(module) => module,
@@ -154,11 +164,25 @@ fn check_bindings(key: &PipelineKey, module: &naga::Module, info: &naga::valid::
 }
 
 #[test]
+fn the_question_after_the_order_of_subgroups_is_valid() {
+    let text = include_str!("../wgsl/subgroup_order.wgsl");
+    let module = naga::front::wgsl::parse_str(&format!("const WORKGROUP: u32 = 64u;\n{text}")).unwrap();
+    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP);
+    validator.validate(&module).unwrap();
+}
+
+#[test]
 fn unrolling_numbers_the_steps() {
     let problem = GatedScan::builder(1, 200, 4).build().unwrap();
     let grid = Grid::new(&problem, &LEAST);
     let schedule = passes::forward(&problem, &grid, &LEAST, Algorithm::March, false);
-    let key = PipelineKey { key: schedule.dispatches[0].key, form: Form::Scalar, shared: false, fused: true };
+    let key = PipelineKey {
+        key: schedule.dispatches[0].key,
+        form: Form::Scalar,
+        shared: false,
+        fused: true,
+        level: true,
+    };
     let text = source(&key);
     assert!(text.contains("let x15 = fetch_x(i + 15u * p.step);"));
     assert!(!text.contains('$') && !text.contains("//@"), "the text still holds marks");

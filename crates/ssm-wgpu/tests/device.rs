@@ -6,19 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use ssm_core::{DType, ForwardArgs, GatedScan, Grads, Kernel, Plan, PlanOptions, ScanForward};
+use ssm_core::{DType, Element, ForwardArgs, GatedScan, Grads, Kernel, Plan, PlanOptions, ScanForward};
 use ssm_wgpu::{CallError, ScanInputs, ScanOutputs, WgpuBackend, WgpuError, WgpuMut, WgpuRef, wgpu};
 
 type Check = fn(&WgpuBackend) -> Result<(), Failed>;
 
 fn main() -> ExitCode {
-    let checks: [(&str, Check); 10] = [
+    let checks: [(&str, Check); 11] = [
         ("wgpu::slices_forward_and_step_agree_with_the_loop", slices_agree_with_the_loop),
         ("wgpu::slices_backward_agrees_with_the_loop", slices_backward),
         ("wgpu::short_slice_is_an_error", short_slice),
         ("wgpu::foreign_buffer_is_an_error_and_leaves_the_encoder_usable", foreign_buffer),
         ("wgpu::buffer_past_the_limit_is_an_error", huge_buffer),
         ("wgpu::small_bindings_change_no_bit", small_bindings_change_no_bit),
+        ("wgpu::subgroups_change_no_bit", subgroups_change_no_bit),
         ("wgpu::lost_device_of_our_own_is_an_error_at_every_call", lost_own_device),
         ("wgpu::lost_device_of_the_caller_is_an_error_of_the_call", lost_device_of_the_caller),
         ("wgpu::handlers_on_the_callers_device_stay", handlers_stay),
@@ -182,6 +183,39 @@ fn small_bindings_change_no_bit(gpu: &WgpuBackend) -> Result<(), Failed> {
             if forward(gpu)? != forward(&small)? || backward(gpu)? != backward(&small)? {
                 return Err(format!("other bits in small bindings: {len} by {channels}, {cu:?}").into());
             }
+        }
+    }
+    Ok(())
+}
+
+/// Rows that share words and rows that do not, longer and shorter than a subgroup: what neighbours write for each other
+/// is what each would have written.
+fn subgroups_change_no_bit(gpu: &WgpuBackend) -> Result<(), Failed> {
+    // A device without subgroups runs the other path throughout, and has nothing to compare.
+    if gpu.uses_subgroups() != gpu.device().features().contains(wgpu::Features::SUBGROUP) {
+        return Err("the device has subgroups, and they are not used".into());
+    }
+    same_alone::<half::bf16>(gpu)?;
+    if gpu.supports(DType::F16) { same_alone::<half::f16>(gpu) } else { Ok(()) }
+}
+
+fn same_alone<E: Element + PartialEq>(gpu: &WgpuBackend) -> Result<(), Failed> {
+    let alone = gpu.clone().without_subgroups();
+    let odd = [(3, 70, 5, false), (2, 200, 77, true), (1, 130, 333, false)];
+    let even = [(3, 50, 6, true), (2, 60, 78, false), (1, 130, 130, false)];
+    for (batch, len, channels, reverse) in odd.into_iter().chain(even) {
+        let scan = GatedScan::builder(batch, len, channels).dtype(E::DTYPE).reverse(reverse);
+        let scan = if batch == 1 { scan.cu_seqlens(&[0, 9, 9, 71, len - 2]) } else { scan }.build()?;
+        let draw = |k: usize| -> Vec<E> {
+            let value = |i| E::from_f64((i * k % 1009) as f64 / 1010.0 + 0.0004);
+            (0..scan.elements() as usize).map(value).collect()
+        };
+        let (x, a, b, c, dy) = (draw(17), draw(29), draw(31), draw(37), draw(43));
+        let inputs = ScanInputs { x: &x, a: &a, b: Some(&b), c: Some(&c), h0: None };
+        let forward = |gpu: &WgpuBackend| gpu.forward::<E, E>(&scan, &inputs);
+        let backward = |gpu: &WgpuBackend| gpu.backward(&scan, &inputs, &dy, None, Grads::all(&scan));
+        if forward(gpu)? != forward(&alone)? || backward(gpu)? != backward(&alone)? {
+            return Err(format!("other bits without subgroups: {batch}, {len}, {channels}").into());
         }
     }
     Ok(())

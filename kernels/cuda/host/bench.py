@@ -5,26 +5,14 @@
 Prints the share of a device-to-device copy's bandwidth, counting each full-size tensor once.
 """
 
-import ctypes, os, re, sys, time
+import os, sys
 import numpy as np
 import torch
 import check
+from launch import TYPES, Backward, Forward, align, geometry, saved_rows, tuning
 
 f64 = torch.float64
 TORCH = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-
-
-def tuning(path):
-    names = "arch type SUB CHUNK CHUNKB SAVE STAGE VM VC VCB SF SB CF CB FOLD".split()
-    rows = {}
-    for line in open(path):
-        m = re.match(r"\s*ROW\((.*)\)", line)
-        if m:
-            row = dict(zip(names, [w.strip() for w in m[1].split(",")]))
-            row = {k: (v if k == "type" else int(v)) for k, v in row.items()}
-            if row["arch"] == 90:
-                rows[row["type"]] = row
-    return rows
 
 
 def timed(f, repeat=11):
@@ -82,7 +70,7 @@ class Problem:
         self.grads = [torch.full_like(self.x, float("nan")) for _ in range(2 if h_only else 4)]
         self.y = torch.full_like(self.x, float("nan"))
         self.h_only = h_only
-        self.bytes = B * L * D * check.TYPES[kind][1]
+        self.bytes = B * L * D * TYPES[kind][1]
         self.work = self.saved = None
 
     def moved(self, op):
@@ -90,59 +78,34 @@ class Problem:
 
     def launcher(self, device, row, op, algorithm, workers=1, stages=None, save_states=True):
         B, L, D, kind = self.B, self.L, self.D, self.kind
-        size = check.TYPES[kind][1]
-        march, back = algorithm == "march", op == "backward"
-        V = row["VM" if march else "VCB" if back else "VC"]
-        narrow = D % V != 0
-        if narrow:
-            V = 1
-        columns = B * -(-D // (32 * V))
-        chunk, sub, save, stage = row["CHUNKB" if back else "CHUNK"], row["SUB"], row["SAVE"], row["STAGE"]
-        rows = B * -(-L // save) * D
+        size, march, back = TYPES[kind][1], algorithm == "march", op == "backward"
+        wide = D % row["VM" if march else "VCB" if back else "VC"] == 0
+        how = geometry(row, op, algorithm, D, L, B, wide=wide, workers=workers, stages=stages)
+        if how.shared > device.shared_max:
+            return None
+        rows = saved_rows(row, B, L, B, False) * D
         if self.saved is None or self.saved.numel() < rows:
             self.saved = torch.full((rows,), float("nan"), device="cuda")
         p = lambda t: 0 if t is None else t.data_ptr()
+        access = align(0, [D * size])
         common = dict(x=p(self.x), a=p(self.a), b=p(self.b), c=p(self.c), batch=B, len=L, channels=D, sequences=B,
-                      access=16, out_access=16, out_type=check.TYPES[kind][0], workers=workers,
-                      saved=p(self.saved) if save_states else 0)
-        while D * size % common["access"]:
-            common["access"] //= 2
-        common["out_access"] = common["access"]
+                      access=access, out_access=access, out_type=TYPES[kind][0], workers=how.workers,
+                      stages=how.stages, saved=p(self.saved) if save_states else 0)
         if back:
             g = self.grads + [None] * (4 - len(self.grads))
-            params = check.Backward(**common, dy=p(self.dy), dx=p(g[0]), da=p(g[1]), db=p(g[2]), dc=p(g[3]))
+            params = Backward(**common, dy=p(self.dy), dx=p(g[0]), da=p(g[1]), db=p(g[2]), dc=p(g[3]))
         else:
-            params = check.Forward(**common, y=p(self.y))
-        line = 32 * V * (size * 4 + (0 if not back else 4 if narrow else size))
-        if march:
-            params.stages = stages or row["SB" if back else "SF"]
-            params.stages = max(save // stage + 1 if back else 1, min(params.stages, -(-L // stage)))
-            shared = params.stages * stage * line + (save * 32 * V * 4 if back else 0)
-            grid, threads = columns, 32
-        else:
-            params.stages = stages or row["CB" if back else "CF"]
-            shared = params.stages * chunk * line + (3 if back else 2) * (chunk // sub) * 32 * V * 16
-            shared += row["FOLD"] * 32 * V * 16 + chunk // sub * 32 * V * 4 + 512
-            grid, threads = columns * workers, 32 * chunk // sub
-        if shared > 227 * 1024:
-            return None
-        memset = 0
-        if workers > 1:
-            memset = -(-columns * 4 // 256) * 256 + columns * -(-L // chunk) * 32 * V * 16
-            if self.work is None or self.work.numel() < memset:
-                self.work = torch.empty(memset, dtype=torch.uint8, device="cuda")
+            params = Forward(**common, y=p(self.y))
+        if how.work_bytes:
+            if self.work is None or self.work.numel() < how.work_bytes:
+                self.work = torch.empty(how.work_bytes, dtype=torch.uint8, device="cuda")
             params.work = p(self.work)
-        entry = f"scan_{op}_{algorithm}_{kind}"
-        if narrow:
-            entry += "_any"
 
         def launch():
-            if memset:
-                device.cu.cuMemsetD8Async(ctypes.c_uint64(params.work), ctypes.c_ubyte(255), ctypes.c_size_t(memset),
-                                          ctypes.c_void_p(torch.cuda.current_stream().cuda_stream))
-            device.launch(entry, params, grid, threads, shared)
+            if how.work_bytes:
+                device.fill(params.work, how.work_bytes, torch.cuda.current_stream().cuda_stream)
+            device.launch(how.entry, params, how.grid, how.threads, how.shared)
 
-        launch.params = params
         return launch
 
     def reference(self):
@@ -186,7 +149,7 @@ def main():
     names = sorted(f[:-6] for f in os.listdir(folder) if f.endswith(".cubin"))
     devices = {}
     for n in names:
-        devices[n] = (check.Device(os.path.join(folder, n + ".cubin")), tuning(os.path.join(folder, n + ".h")))
+        devices[n] = (check.Device(os.path.join(folder, n + ".cubin")), tuning(90, os.path.join(folder, n + ".h")))
     one, two = (torch.randint(0, 255, (1 << 30,), dtype=torch.uint8, device="cuda") for _ in range(2))
     copy = 2 * one.numel() / timed(lambda: two.copy_(one)) / 1e6
     del one, two
@@ -204,7 +167,7 @@ def main():
                 plans = []
                 lanes = B * D // (32 * row["VM"])
                 if lanes >= 256:
-                    line = 32 * row["VM"] * check.TYPES[kind][1] * (5 if op == "backward" else 4) * row["STAGE"]
+                    line = 32 * row["VM"] * TYPES[kind][1] * (5 if op == "backward" else 4) * row["STAGE"]
                     extra = row["SAVE"] * 32 * row["VM"] * 4 if op == "backward" else 0
                     for blocks in (1, 2, 3, 4, 6, 8):
                         stages = min(16, ((227 * 1024 // blocks) - 1024 - extra) // line)

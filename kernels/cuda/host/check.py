@@ -7,37 +7,12 @@ Every case draws fresh inputs, poisons every output with NaN, runs march and chu
 asks for the same bits from all of them.
 """
 
-import ctypes, itertools, re, sys, os
+import ctypes, itertools, sys, os
 import numpy as np
+from launch import (FULL_H, PACKED, REVERSE, SEQUENTIAL, TYPES, Backward, Forward, Module, align, geometry, lanes,
+                    saved_rows, tuning)
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-REVERSE, PACKED, SEQUENTIAL, FULL_H = 1, 2, 4, 8
-TYPES = {"f32": (0, 4, 2e-6), "f16": (1, 2, 8e-4), "bf16": (2, 2, 6e-3)}
-u64, u32 = ctypes.c_uint64, ctypes.c_uint32
-
-
-def block(name, longs, ints):
-    fields = [(n, u64) for n in longs.split()] + [(n, u32) for n in ints.split()]
-    return type(name, (ctypes.Structure,), {"_fields_": fields})
-
-
-TAIL = "flags access out_access out_type workers stages"
-Forward = block("Forward", "x a b c h0 y ht saved cu work batch len channels sequences", TAIL)
-Backward = block("Backward", "x a b c h0 saved dy dht dx da db dc dh0 cu work batch len channels sequences", TAIL)
-Step = block("Step", "x a b c y state batch len channels", "out_type pad")
-
-
-def tuning(arch):
-    names = "arch type SUB CHUNK CHUNKB SAVE STAGE VM VC VCB SF SB CF CB FOLD".split()
-    rows = {}
-    for line in open(os.path.join(HERE, "..", "scan_tuning.h")):
-        m = re.match(r"\s*ROW\((.*)\)", line)
-        if m:
-            row = dict(zip(names, [w.strip() for w in m[1].split(",")]))
-            row = {k: (v if k == "type" else int(v)) for k, v in row.items()}
-            if row["arch"] == arch:
-                rows[row["type"]] = row
-    return rows
+TOLERANCE = {"f32": 2e-6, "f16": 8e-4, "bf16": 6e-3}
 
 
 class Emulator:
@@ -61,20 +36,13 @@ class Emulator:
         pass
 
 
-class Device:
+class Device(Module):
     def __init__(self, path):
         import torch
 
         self.torch = torch
         torch.zeros(1, device="cuda")
-        self.cu = ctypes.CDLL("libcuda.so.1")
-        self.module = ctypes.c_void_p()
-        self.check(self.cu.cuModuleLoad(ctypes.byref(self.module), path.encode()))
-        self.entries = {}
-
-    def check(self, code):
-        if code:
-            raise RuntimeError(f"CUDA error {code}")
+        super().__init__(path)
 
     def upload(self, array):
         return self.torch.from_numpy(np.ascontiguousarray(array).view(np.uint8)).cuda()
@@ -86,15 +54,7 @@ class Device:
         return tensor.data_ptr()
 
     def launch(self, entry, params, grid, threads, shared):
-        if entry not in self.entries:
-            f = ctypes.c_void_p()
-            self.check(self.cu.cuModuleGetFunction(ctypes.byref(f), self.module, entry.encode()))
-            self.check(self.cu.cuFuncSetAttribute(f, 8, 227 * 1024))
-            self.entries[entry] = f
-        args = (ctypes.c_void_p * 1)(ctypes.cast(ctypes.byref(params), ctypes.c_void_p))
-        stream = ctypes.c_void_p(self.torch.cuda.current_stream().cuda_stream)
-        self.check(self.cu.cuLaunchKernel(self.entries[entry], u32(grid), u32(1), u32(1), u32(threads), u32(1), u32(1),
-                                          u32(shared), stream, args, None))
+        super().launch(entry, params, grid, threads, shared, self.torch.cuda.current_stream().cuda_stream)
 
     def sync(self):
         self.torch.cuda.synchronize()
@@ -157,13 +117,6 @@ def reference(case, v):
     return out
 
 
-def align(address, sizes):
-    a = 16
-    while a > 2 and (address % a or any(s % a for s in sizes)):
-        a //= 2
-    return a
-
-
 class Runner:
     def __init__(self, backend, arch):
         self.backend, self.rows = backend, tuning(arch)
@@ -192,68 +145,45 @@ class Runner:
             assert (raw[misalign + count * elem:] == 0xA5).all(), f"{name} written past its end"
             return raw[misalign:misalign + count * elem].copy()
 
-        suffix = "" if kind == out_kind else "_any"
-        march = algorithm != "chunked"
-        sub, save = row["SUB"], row["SAVE"]
-        flags = REVERSE * case["reverse"] | PACKED * (case["cu"] is not None) | SEQUENTIAL * (algorithm == "sequential")
+        packed = case["cu"] is not None
+        flags = REVERSE * case["reverse"] | PACKED * packed | SEQUENTIAL * (algorithm == "sequential")
         full = case["policy"] == "full"
         flags |= FULL_H * full
-        saved_rows = B * L if full else (L // save + N if case["cu"] is not None else B * -(-L // save))
-        common = dict(batch=B, len=L, channels=D, sequences=N, flags=flags, workers=workers,
-                      out_type=TYPES[out_kind][0])
+        kept = B * L if full else saved_rows(row, B, L, N, packed)
+        common = dict(batch=B, len=L, channels=D, sequences=N, flags=flags, out_type=TYPES[out_kind][0])
         ins = {n: place(n, bits[n]) for n in ("x", "a", "b", "c", "h0", "dht", "dy") if n in bits}
-        if case["cu"] is not None:
+        if packed:
             keep["cu"] = be.upload(np.asarray(case["cu"], np.int64).view(np.uint8))
             common["cu"] = be.address(keep["cu"])
         outs = {"y": poison("y", B * L * D, out_size), "ht": poison("ht", N * D, 4)}
-        outs["saved"] = poison("saved", saved_rows * D, 4)
+        outs["saved"] = poison("saved", kept * D, 4)
         access = min(align(ins[n], [D * size]) for n in "xabc" if n in ins)
 
-        def launch(op, params, dy_size):
-            back = op == "backward"
-            V = 1 if suffix else row["VM" if march else "VCB" if back else "VC"]
+        def launch(op, params):
             # The plain entries want V channels aligned as one.
-            if not suffix and (params.access < V * size or params.out_access < V * out_size):
-                V, entry_suffix, dy_size = 1, "_any", 4
-            else:
-                entry_suffix = suffix
-            chunk = row["CHUNKB" if back else "CHUNK"]
-            across = -(-D // (32 * V))
-            columns = across * (1 if case["cu"] is not None and not march else N)
-            walk = L // chunk + N if case["cu"] is not None else max(1, -(-L // chunk))
-            if march:
-                least = save // row["STAGE"] + 1 if back else 1
-                params.stages = max(least, min(row["SB" if back else "SF"], -(-L // row["STAGE"])))
-                line = 32 * V * (4 * size + (dy_size if back else 0))
-                shared = params.stages * row["STAGE"] * line + (save * 32 * V * 4 if back else 0)
-                grid, threads = columns, 32
-            else:
-                params.stages = row["CB" if back else "CF"]
-                line = 32 * V * (4 * size + (dy_size if back else 0))
-                shared = params.stages * chunk * line + (3 if back else 2) * (chunk // sub) * 32 * V * 16
-                shared += row["FOLD"] * 32 * V * 16 + chunk // sub * 32 * V * 4 + 512
-                grid, threads = columns * workers, 32 * chunk // sub
-                if workers > 1:
-                    bytes_ = -(-columns * 4 // 256) * 256 + columns * walk * 32 * V * 16
-                    keep["work"] = be.upload(np.full(bytes_, 0xFF, np.uint8))
-                    params.work = be.address(keep["work"])
-            if grid and D and N:
-                name = "march" if march else "chunked"
-                be.launch(f"scan_{op}_{name}_{kind}{entry_suffix}", params, grid, threads, shared)
+            v = lanes(row, op, "chunked" if algorithm == "chunked" else "march")
+            wide = kind == out_kind and params.access >= v * size and params.out_access >= v * out_size
+            how = geometry(row, op, algorithm, D, L, N, wide=wide, packed=packed, workers=workers)
+            params.stages, params.workers = how.stages, how.workers
+            if how.work_bytes:
+                keep["work"] = be.upload(np.full(how.work_bytes, 0xFF, np.uint8))
+                params.work = be.address(keep["work"])
+            if how.grid and D and N:
+                be.launch(how.entry, params, how.grid, how.threads, how.shared)
                 be.sync()
 
         f = Forward(**common, access=access, out_access=align(outs["y"], [D * out_size]), y=outs["y"], ht=outs["ht"],
                     saved=outs["saved"], **{n: ins[n] for n in ("x", "a", "b", "c", "h0") if n in ins})
         if case["policy"] == "nothing":
             f.y, f.c = 0, 0
-        launch("forward", f, 0)
+        launch("forward", f)
         grads = {n: poison(n, B * L * D, size) for n in case["grads"] if n[1:] in ins and n != "dh0"}
         grads["dh0"] = poison("dh0", N * D, 4)
         access = min([access] + [align(grads[n], [D * size]) for n in grads if n != "dh0"])
         g = Backward(**common, access=access, out_access=align(ins["dy"], [D * out_size]), saved=outs["saved"],
                      **{n: ins[n] for n in ("x", "a", "b", "c", "h0", "dy", "dht") if n in ins}, **grads)
-        launch("backward", g, 4 if suffix else out_size)
-        fetch("saved", saved_rows * D, 4)
+        launch("backward", g)
+        fetch("saved", kept * D, 4)
         result = {"ht": fetch("ht", N * D, 4), "dh0": fetch("dh0", N * D, 4)}
         if case["policy"] != "nothing":
             result["y"] = fetch("y", B * L * D, out_size)
@@ -293,7 +223,7 @@ class Runner:
                         bad.append(f"{name} {n} wrote into the slack")
                     got, ref = got[:, :case["cu"][-1]], ref[:, :case["cu"][-1]]
                 error = np.linalg.norm(got - ref) / max(np.linalg.norm(ref), 1e-30) if got.size else 0.0
-                if not error <= TYPES[k][2]:
+                if not error <= TOLERANCE[k]:
                     bad.append(f"{name} {n} error {error:.2e}")
                 if name.startswith("chunked") and not np.array_equal(raw, runs["march"][n]):
                     bad.append(f"{name} {n} differs from march in {np.mean(raw != runs['march'][n]):.3f} of its bytes")

@@ -1,11 +1,12 @@
-// A CUDA driver with one device, which is this host: memory is the heap, streams run at once, kernels go through the
+// A CUDA driver with two devices, both this host: memory is the heap, streams run at once, kernels go through the
 // emulator. Whatever loads libcuda.so.1 at run time works on it unchanged, so that the host side of the launches is
 // tested where no GPU is: parameter blocks, grids, workspaces, offsets. It refuses what a driver refuses (an empty grid,
 // shared memory that was not asked for, a foreign handle), gives out memory full of NaN, and aborts when a write went
 // past an allocation. It has only the functions that this project's tests reach.
 //
-// The environment can make it a worse device: SCAN_DRIVER_VERSION (12040), SCAN_DRIVER_DEVICES (1),
+// The environment can make it a worse device: SCAN_DRIVER_VERSION (12040), SCAN_DRIVER_DEVICES (2),
 // SCAN_DRIVER_CAPABILITY (SCAN_ARCH, as 90), SCAN_DRIVER_MEMORY (bytes).
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -51,13 +52,16 @@ std::map<uint64_t, size_t> memory;
 size_t used = 0;
 std::set<void*> streams = {nullptr};
 std::map<void*, Graph*> captures;  // by stream
-int context;  // its address is the context's handle
+const int MOST_DEVICES = 8;
+int contexts[MOST_DEVICES];  // the address of a device's is its context's handle
 thread_local void* current_context = nullptr;
 
 long setting(const char* name, long otherwise) {
     const char* text = std::getenv(name);
     return text ? std::atol(text) : otherwise;
 }
+
+int devices() { return (int)std::min(setting("SCAN_DRIVER_DEVICES", 2), (long)MOST_DEVICES); }
 
 int allocate(uint64_t* to, size_t bytes) {
     std::lock_guard<std::mutex> hold(lock);
@@ -125,18 +129,18 @@ int enqueue(void* stream, Work work) {
 }  // namespace
 
 extern "C" {
-int cuInit(unsigned) { return setting("SCAN_DRIVER_DEVICES", 1) > 0 ? OK : NO_DEVICE; }
+int cuInit(unsigned) { return devices() > 0 ? OK : NO_DEVICE; }
 int cuDriverGetVersion(int* version) {
     *version = setting("SCAN_DRIVER_VERSION", 12040);
     return OK;
 }
 int cuDeviceGetCount(int* count) {
-    *count = setting("SCAN_DRIVER_DEVICES", 1);
+    *count = devices();
     return OK;
 }
 int cuDeviceGet(int* device, int ordinal) {
     *device = ordinal;
-    return ordinal == 0 ? OK : INVALID_DEVICE;
+    return ordinal >= 0 && ordinal < devices() ? OK : INVALID_DEVICE;
 }
 int cuDeviceGetName(char* name, int length, int) {
     std::snprintf(name, length, "emulated sm_%d", SCAN_ARCH);
@@ -157,8 +161,8 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
     }
     return OK;
 }
-int cuDevicePrimaryCtxRetain(void** to, int) {
-    *to = &context;
+int cuDevicePrimaryCtxRetain(void** to, int device) {
+    *to = &contexts[device];
     return OK;
 }
 int cuDevicePrimaryCtxRelease_v2(int) { return OK; }

@@ -1,14 +1,10 @@
-//! What only this backend has, on a device: the easy layer, raw pointers, several streams, graphs, the device's errors.
-//! Ignored where there is no device, unless `SSM_REQUIRE` asks for cuda.
+//! Ways to a launch: the easy layer, raw pointers, several streams, a captured graph, several devices.
 
-use std::error::Error;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DevicePtrMut};
 use half::f16;
-use libtest_mimic::{Arguments, Failed, Trial};
 use ssm_core::{
     Algorithm, BindError, Checkpoint, DType, ForwardArgs, GatedScan, Grads, Kernel, Operand, Plan,
     PlanOptions, RunError, ScanForward,
@@ -17,44 +13,9 @@ use ssm_cuda::{
     CudaBackend, CudaError, CudaMut, CudaRef, ForeignStream, Forward, Inputs, backward, forward, step,
 };
 
-type Outcome = Result<(), Box<dyn Error>>;
-type Test = (&'static str, fn() -> Outcome);
+use crate::{A, Outcome, X, Y, small};
 
-fn main() -> ExitCode {
-    let required =
-        std::env::var("SSM_REQUIRE").is_ok_and(|list| list.split(',').any(|name| name.trim() == "cuda"));
-    let missing = CudaBackend::new(0).err().map(|error| error.to_string());
-    let tests: [Test; 7] = [
-        ("the_easy_layer_computes", the_easy_layer_computes),
-        ("a_step_continues_a_forward", a_step_continues_a_forward),
-        ("raw_pointers_and_streams_do", raw_pointers_and_streams_do),
-        ("streams_are_ordered_by_the_views", streams_are_ordered_by_the_views),
-        ("a_foreign_stream_is_refused", a_foreign_stream_is_refused),
-        ("a_captured_graph_replays", a_captured_graph_replays),
-        ("memory_that_is_not_there_is_an_error", memory_that_is_not_there_is_an_error),
-    ];
-    let trials = tests.map(|(name, test)| {
-        let missing = missing.clone();
-        let ignored = missing.is_some() && !required;
-        let run = move || match missing {
-            Some(reason) => Err(Failed::from(reason)),
-            None => test().map_err(|error| Failed::from(error.to_string())),
-        };
-        Trial::test(name, run).with_ignored_flag(ignored)
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.into()).exit_code()
-}
-
-/// One row, one channel: y = [1, 0.5·1 + 2, 0.5·2.5 + 3].
-fn small() -> Result<GatedScan, Box<dyn Error>> {
-    Ok(GatedScan::builder(1, 3, 1).b(false).c(false).checkpoint(Checkpoint::Nothing).build()?)
-}
-
-const X: [f32; 3] = [1.0, 2.0, 3.0];
-const A: [f32; 3] = [0.5; 3];
-const Y: [f32; 3] = [1.0, 2.5, 4.25];
-
-fn the_easy_layer_computes() -> Outcome {
+pub(crate) fn the_easy_layer_computes() -> Outcome {
     let gpu = CudaBackend::new(0)?;
     let scan = GatedScan::builder(1, 3, 1).b(false).c(false).final_state(true).build()?;
     let inputs = Inputs { x: &X, a: &A, b: None, c: None, h0: None };
@@ -76,7 +37,7 @@ fn the_easy_layer_computes() -> Outcome {
     Ok(())
 }
 
-fn a_step_continues_a_forward() -> Outcome {
+pub(crate) fn a_step_continues_a_forward() -> Outcome {
     let gpu = CudaBackend::new(0)?;
     let op = GatedScan::builder(1, 1, 1).b(false).c(false).build()?.step()?;
     let mut state = [0.0];
@@ -106,7 +67,7 @@ fn args<'a>(
     }
 }
 
-fn raw_pointers_and_streams_do() -> Outcome {
+pub(crate) fn raw_pointers_and_streams_do() -> Outcome {
     let gpu = CudaBackend::new(0)?;
     let plan: Plan<ScanForward, CudaBackend> = gpu.plan(&small()?.forward(), &PlanOptions::default())?;
     let stream = gpu.context().default_stream();
@@ -140,7 +101,7 @@ fn raw_pointers_and_streams_do() -> Outcome {
 }
 
 /// Written on one stream, scanned on a second, read on a third, with nothing but the views to order them.
-fn streams_are_ordered_by_the_views() -> Outcome {
+pub(crate) fn streams_are_ordered_by_the_views() -> Outcome {
     let gpu = CudaBackend::new(0)?;
     let (rows, channels) = (1 << 14, 64);
     let scan =
@@ -161,7 +122,7 @@ fn streams_are_ordered_by_the_views() -> Outcome {
     Ok(())
 }
 
-fn a_foreign_stream_is_refused() -> Outcome {
+pub(crate) fn a_foreign_stream_is_refused() -> Outcome {
     let gpu = CudaBackend::new(0)?;
     let plan: Plan<ScanForward, CudaBackend> = gpu.plan(&small()?.forward(), &PlanOptions::default())?;
     let (stream, other) = (gpu.context().new_stream()?, gpu.context().new_stream()?);
@@ -181,7 +142,7 @@ fn a_foreign_stream_is_refused() -> Outcome {
     Ok(())
 }
 
-fn a_captured_graph_replays() -> Outcome {
+pub(crate) fn a_captured_graph_replays() -> Outcome {
     // A context value of its own: event tracking is off in this one only.
     let context = CudaContext::new(0)?;
     // SAFETY: one stream does everything.
@@ -226,14 +187,30 @@ fn a_captured_graph_replays() -> Outcome {
     Ok(())
 }
 
-fn memory_that_is_not_there_is_an_error() -> Outcome {
-    let gpu = CudaBackend::new(0)?;
-    let stream = gpu.context().new_stream()?;
-    // SAFETY: never read; there is no such memory.
-    let error = unsafe { stream.alloc::<u8>(1 << 46) }.unwrap_err();
-    assert!(matches!(CudaError::from(error), CudaError::OutOfMemory));
-    // The device is as good as before.
+/// Two devices of one process work side by side, and neither takes the other's memory or stream.
+pub(crate) fn devices_are_kept_apart() -> Outcome {
+    let (first, second) = (CudaBackend::new(0)?, CudaBackend::new(1)?);
     let inputs = Inputs { x: &X, a: &A, b: None, c: None, h0: None };
-    assert_eq!(forward::<f32, f32>(&gpu, &small()?, &inputs)?.y, Y);
+    let scan = small()?;
+    let run = &|gpu| forward::<f32, f32>(gpu, &scan, &inputs);
+    std::thread::scope(|scope| -> Outcome {
+        let workers = [&first, &second].map(|gpu| scope.spawn(move || run(gpu)));
+        for worker in workers {
+            assert_eq!(worker.join().map_err(|_| "a worker panicked")??.y, Y);
+        }
+        Ok(())
+    })?;
+    let (here, there) = (first.context().new_stream()?, second.context().new_stream()?);
+    let plan: Plan<ScanForward, CudaBackend> = second.plan(&small()?.forward(), &PlanOptions::default())?;
+    let (x, a) = (here.clone_htod(&X)?, there.clone_htod(&A)?);
+    let mut y = there.clone_htod(&[f32::NAN; 3])?;
+    let error = plan.run(&second, args(&x, &a, &mut y, &there), None, (&there).into()).unwrap_err();
+    let foreign = matches!(&error, RunError::Bind(BindError::ForeignDevice { operand: Operand::X, .. }));
+    assert!(foreign, "{error}");
+    let x = there.clone_htod(&X)?;
+    let error = plan.run(&second, args(&x, &a, &mut y, &there), None, (&here).into()).unwrap_err();
+    let foreign = matches!(&error, RunError::Device(CudaError::ForeignStream(ForeignStream::Queue)));
+    assert!(foreign, "{error}");
+    assert!(there.clone_dtoh(&y)?.iter().all(|v| v.is_nan()));
     Ok(())
 }
