@@ -25,26 +25,28 @@ import venv
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-HOME = HERE.parent.parent / "target" / "peers"
+TARGET = HERE.parent.parent / "target"
 SHAPES = [(4, 4096, 1024), (8, 2048, 512), (1, 262_144, 64), (1, 16_384, 1000), (64, 37, 300)]
 SIZES = {"f32": 4, "f16": 2, "bf16": 2}
 PEERS = ["numba", "jax", "torch_loop", "torch_compile"]
 
 
-def enter_environment():
-    """Goes on in the virtual environment, making it first where it is missing or out of date."""
-    python = HOME / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    if Path(sys.prefix) == HOME:
+def enter_environment(script, only=()):
+    """Goes on in a virtual environment, making it first where it is missing or out of date: with every package of
+    requirements.txt, or with `only` these."""
+    home = TARGET / "-".join(["peers", *(name for name in only if name != "numpy")])
+    python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if Path(sys.prefix) == home:
         return
-    wanted = (HERE / "requirements.txt").read_text()
-    stamp = HOME / "installed.txt"
-    if not python.exists() or not stamp.exists() or stamp.read_text() != wanted:
-        print(f"installing the peers into {HOME}", file=sys.stderr)
-        venv.create(HOME, with_pip=True)
-        install = [python, "-m", "pip", "install", "--quiet", "-r", HERE / "requirements.txt"]
-        subprocess.run(install, check=True)
-        stamp.write_text(wanted)
-    sys.exit(subprocess.run([python, __file__, *sys.argv[1:]]).returncode)
+    lines = (HERE / "requirements.txt").read_text().splitlines()
+    wanted = [line for line in lines if not only or line.split("==")[0] in only]
+    stamp = home / "installed.txt"
+    if not python.exists() or not stamp.exists() or stamp.read_text().splitlines() != wanted:
+        print(f"installing the peers into {home}", file=sys.stderr)
+        venv.create(home, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
+        stamp.write_text("\n".join(wanted))
+    sys.exit(subprocess.run([python, script, *sys.argv[1:]]).returncode)
 
 
 def inputs(shape, seed):
@@ -149,7 +151,7 @@ def main():
     args = parser.parse_args()
     out = args.out.absolute()
     if not args.installed:
-        enter_environment()
+        enter_environment(__file__)
     sys.path.insert(0, str(HERE))
     dtypes = (args.dtype or ("f32" if args.quick else "f32,f16,bf16")).split(",")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@
 pub mod case;
 #[cfg(feature = "measure")]
 pub mod devices;
-#[cfg(feature = "measure")]
+#[cfg(feature = "host")]
 mod host;
 #[cfg(feature = "measure")]
 pub mod measure;

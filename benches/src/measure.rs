@@ -107,6 +107,7 @@ impl Measurement {
             checkpoint: Some(m.checkpoint.name().to_owned()),
             saved_bytes: Some(m.saved_bytes),
             workspace_bytes: Some(m.workspace_bytes),
+            peak_bytes: None,
             samples: m.kernel_ns.len(),
             launches: m.launches,
             noisy: time.spread() > NOISY,

@@ -148,6 +148,10 @@ pub struct Row {
     /// Bytes of workspace.
     #[serde(default)]
     pub workspace_bytes: Option<u64>,
+    /// The most bytes that were held at once beyond what was there before, counted in the allocator; null where that was
+    /// not counted.
+    #[serde(default)]
+    pub peak_bytes: Option<u64>,
     /// How many samples.
     pub samples: usize,
     /// Launches a sample.

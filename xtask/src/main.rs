@@ -9,6 +9,7 @@ mod emulate;
 mod numerics;
 mod ptx;
 mod report;
+mod study;
 mod table;
 mod turns;
 
@@ -42,6 +43,8 @@ enum Command {
     Compare(compare::Args),
     /// Show results files side by side: a page, Markdown and CSV.
     Report(report::Args),
+    /// Train or run layers to see how they behave, and report it: precision, drift, memory.
+    Study(study::Args),
     /// Everything that a change must pass.
     Ci(ci::Args),
 }
@@ -56,6 +59,7 @@ fn main() -> anyhow::Result<()> {
         Command::Numerics(args) => numerics::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Study(args) => study::run(&args),
         Command::Ci(args) => ci::run(&args),
     }
 }

@@ -1,9 +1,11 @@
 //! A training step of the gated SSM layer beside the same layer whose scan is burn's own ops in a loop over time.
 //!
-//!     cargo run --release -p ssm-burn --example speed
+//!     cargo run --release -p ssm-burn --example speed -- --torch
 //!
-//! Prints medians, their ratio, and the share of the step that the scan takes. `--shape B,L,D` picks another shape.
+//! Prints medians, their ratio, and the share of the step that the scan takes. `--torch` times the layer in PyTorch too,
+//! by benches/peers/layer.py, which installs PyTorch under target first. `--shape B,L,D` picks another shape.
 
+use std::process::Command;
 use std::time::Instant;
 
 use burn::tensor::activation::{sigmoid, silu};
@@ -23,6 +25,9 @@ struct Args {
     /// Runs of our step; burn's loop runs a third as often, at least once.
     #[arg(long, default_value_t = 5)]
     runs: usize,
+    /// The same layer in PyTorch too.
+    #[arg(long)]
+    torch: bool,
 }
 
 /// The layer's forward with a scan of burn's own ops, one step of time after the other.
@@ -48,14 +53,39 @@ fn time(runs: usize, mut run: impl FnMut()) -> f64 {
         run();
         start.elapsed().as_secs_f64()
     };
-    let mut times: Vec<f64> = (0..runs.max(1)).map(once).collect();
+    median((0..runs.max(1)).map(once).collect())
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
     times[times.len() / 2]
 }
 
-fn main() {
+/// What the script prints.
+#[derive(serde::Deserialize)]
+struct Torch {
+    seconds: Vec<f64>,
+    threads: usize,
+    torch: String,
+}
+
+/// The layer in PyTorch, as often as burn's loop.
+fn torch(args: &Args) -> Result<Torch, Box<dyn std::error::Error>> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches/peers/layer.py");
+    let shape = args.shape.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    let mut python = Command::new(if cfg!(windows) { "python" } else { "python3" });
+    python.args([script, "--shape", &shape, "--multiplier", &args.multiplier.to_string()]);
+    python.args(["--runs", &args.runs.div_ceil(3).to_string()]).stderr(std::process::Stdio::inherit());
+    let out = python.output()?;
+    if !out.status.success() {
+        return Err(format!("{script} ended with {}", out.status).into());
+    }
+    Ok(serde_json::from_slice(&out.stdout)?)
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
-    let [batch, len, hidden] = args.shape[..] else { return eprintln!("--shape takes B,L,D") };
+    let [batch, len, hidden] = args.shape[..] else { return Err("--shape takes B,L,D".into()) };
     let device = Device::flex().autodiff();
     let layer = GatedSsmConfig::new(hidden).with_state_multiplier(args.multiplier).init(&device);
     let channels = hidden * args.multiplier;
@@ -74,7 +104,7 @@ fn main() {
 
     let operands: Vec<_> =
         [(-1.0, 1.0), (0.5, 1.0), (-1.0, 1.0), (-1.0, 1.0)].map(|(l, h)| draw(l, h, channels)).into();
-    let [u, a, b, c] = &operands[..] else { return };
+    let [u, a, b, c] = &operands[..] else { return Ok(()) };
     let scan = time(args.runs, || {
         let (b, c) = (Some(b.clone()), Some(c.clone()));
         let out = gated_scan(u.clone(), a.clone(), b, c, ScanOptions::default()).expect("a scan");
@@ -86,4 +116,11 @@ fn main() {
         with_loop(&layer, x.clone()).square().mean().backward();
     });
     println!("burn's own ops in a loop {:9.1} ms, {:.1} times as long", 1e3 * theirs, theirs / step);
+    if args.torch {
+        let Torch { seconds, threads, torch } = torch(&args)?;
+        let theirs = median(seconds);
+        println!("PyTorch's loop over time {:9.1} ms, {:.1} times as long", 1e3 * theirs, theirs / step);
+        println!("PyTorch {torch} on {threads} threads");
+    }
+    Ok(())
 }

@@ -14,9 +14,9 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, TensorMetadata};
 use burn::tensor::{FloatDType, Shape};
-use ssm_core::{Checkpoint, GatedScan, Grads, PlanOptions};
+use ssm_core::{GatedScan, Grads, PlanOptions};
 
-use crate::backend::{Arriving, Operands, Outcome, ScanDispatch, ScanKernels};
+use crate::backend::{Arriving, Operands, Outcome, ScanDispatch, ScanKernels, untracked};
 use crate::{Error, burn_type};
 
 type AutodiffTensor<B> = FloatTensor<Autodiff<B>>;
@@ -51,12 +51,11 @@ fn record<B: ScanKernels, C: CheckpointStrategy>(
     ];
     match Scan.prepare::<C>(tensors.map(AutodiffTensor::node)).compute_bound().stateful() {
         OpsKind::UnTracked(prep) => {
-            let problem = problem.to_builder().checkpoint(Checkpoint::Nothing).build()?;
-            let out = B::scan_forward(&problem, &options, &inner)?;
-            Ok((prep.finish(out.y), out.final_state.map(AutodiffTensor::new)))
+            let (y, final_state) = untracked(&inner, &problem, &options)?;
+            Ok((prep.finish(y), final_state.map(AutodiffTensor::new)))
         }
         OpsKind::Tracked(mut prep) => {
-            B::check(&problem, &options)?;
+            B::check(&problem, &options, &inner.x.device())?;
             let out = B::scan_forward(&problem, &options, &inner)?;
             let arrived = Arrived::<B>::default();
             let kept = Kept {

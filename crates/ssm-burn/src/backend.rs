@@ -7,7 +7,8 @@
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, ExtensionType, backend_extension};
-use ssm_core::{GatedScan, PlanOptions, ScanBackward};
+use burn::tensor::Shape;
+use ssm_core::{Checkpoint, GatedScan, Grads, Kernel, PlanOptions, ScanBackward, ScanForward};
 
 use crate::Error;
 
@@ -85,7 +86,7 @@ impl<B: Backend> From<Result<(FloatTensor<B>, Option<FloatTensor<B>>), Error>> f
 }
 
 /// The scan on whichever backend the tensors live on.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "wgpu"), Autodiff)]
 pub(crate) trait ScanDispatch: Backend {
     /// Forward, recorded for backward where an operand is tracked.
     fn gated_scan(
@@ -117,6 +118,20 @@ pub(crate) struct Arriving<B: Backend> {
     pub d_final_state: Option<FloatTensor<B>>,
 }
 
+/// Forward where nothing is tracked: what backward would want is not kept.
+///
+/// # Errors
+///
+/// As [`ScanKernels::scan_forward`].
+pub(crate) fn untracked<B: ScanKernels>(
+    operands: &Operands<B>,
+    problem: &GatedScan,
+    options: &PlanOptions,
+) -> Result<(FloatTensor<B>, Option<FloatTensor<B>>), Error> {
+    let problem = problem.to_builder().checkpoint(Checkpoint::Nothing).build()?;
+    B::scan_forward(&problem, options, operands).map(|out| (out.y, out.final_state))
+}
+
 /// The gradients of x, a, b, c and h0, in that order, where the op asks for them.
 pub(crate) type Gradients<B> = [Option<FloatTensor<B>>; 5];
 
@@ -128,7 +143,7 @@ pub(crate) trait ScanKernels: Backend {
     /// # Errors
     ///
     /// [`Error::Plan`], [`Error::Problem`].
-    fn check(problem: &GatedScan, options: &PlanOptions) -> Result<(), Error>;
+    fn check(problem: &GatedScan, options: &PlanOptions, device: &Self::Device) -> Result<(), Error>;
 
     /// y, and what the problem asks for besides.
     ///
@@ -152,4 +167,26 @@ pub(crate) trait ScanKernels: Backend {
         operands: &Operands<Self>,
         arriving: &Arriving<Self>,
     ) -> Result<Gradients<Self>, Error>;
+}
+
+/// [`ScanKernels::check`] where these kernels are what runs.
+pub(crate) fn can_plan<K>(kernels: &K, problem: &GatedScan, options: &PlanOptions) -> Result<(), Error>
+where
+    K: Kernel<ScanForward> + Kernel<ScanBackward>,
+{
+    Kernel::<ScanForward>::plan(kernels, &problem.forward(), options)?;
+    let mut op = problem.backward(Grads::all(problem))?;
+    if problem.wants_final_state() {
+        op = op.with_final_state();
+    }
+    Kernel::<ScanBackward>::plan(kernels, &op, options)?;
+    Ok(())
+}
+
+pub(crate) fn full_shape(problem: &GatedScan) -> Shape {
+    Shape::from([problem.batch(), problem.len(), problem.channels()])
+}
+
+pub(crate) fn state_shape(problem: &GatedScan) -> Shape {
+    Shape::from([problem.sequences(), problem.channels()])
 }

@@ -34,11 +34,27 @@ pub enum Error {
         got: DType,
     },
     /// A burn device that this build has no kernels for.
-    #[error("no gated scan for {device}: this build has kernels for burn's flex backend")]
+    #[error("this build has no gated scan for {device}: see the features of ssm-burn")]
     UnsupportedDevice {
         /// The device, as burn prints it.
         device: String,
     },
+    /// A device of burn's wgpu runtime that the kernels do not know the wgpu device of.
+    #[error("{device} is not connected: call ssm_burn::connect_wgpu with the setup that burn made it with")]
+    NotConnected {
+        /// The device, as burn prints it.
+        device: String,
+    },
+    /// burn's runtime would not give the memory of a tensor, because work on it failed, say.
+    #[error("burn's runtime failed: {reason}")]
+    Runtime {
+        /// Its words.
+        reason: String,
+    },
+    /// The wgpu device failed.
+    #[cfg(feature = "wgpu")]
+    #[error(transparent)]
+    Wgpu(#[from] ssm_wgpu::WgpuError),
     /// Operands on different devices.
     #[error("{tensor} is on {got}, expected {expected}")]
     Device {

@@ -10,12 +10,15 @@ use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType as BurnType, Shape, bf16, f16};
 use ssm_core::{
-    BackwardArgs, BindError, DType, Element, ForwardArgs, GatedScan, Grads, Kernel, Op, Operand, Plan,
-    PlanOptions, RunError, ScanBackward, ScanForward,
+    BackwardArgs, BindError, DType, Element, ForwardArgs, GatedScan, Kernel, Op, Operand, Plan, PlanOptions,
+    RunError, ScanBackward, ScanForward,
 };
 use ssm_cpu::{CpuBackend, CpuMut, CpuRef, DeviceError};
 
-use crate::backend::{Arriving, Forward, Gradients, Operands, Outcome, ScanDispatch, ScanKernels};
+use crate::backend::{
+    Arriving, Forward, Gradients, Operands, Outcome, ScanDispatch, ScanKernels, can_plan, full_shape,
+    state_shape, untracked,
+};
 use crate::{Error, burn_type};
 
 type Tensor = FloatTensor<Flex>;
@@ -24,19 +27,13 @@ static CPU: LazyLock<CpuBackend> = LazyLock::new(CpuBackend::new);
 
 impl ScanDispatch for Flex {
     fn gated_scan(operands: Operands<Self>, problem: GatedScan, options: PlanOptions) -> Outcome<Self> {
-        Self::scan_forward(&problem, &options, &operands).map(|out| (out.y, out.final_state)).into()
+        untracked(&operands, &problem, &options).into()
     }
 }
 
 impl ScanKernels for Flex {
-    fn check(problem: &GatedScan, options: &PlanOptions) -> Result<(), Error> {
-        Kernel::<ScanForward>::plan(&*CPU, &problem.forward(), options)?;
-        let mut op = problem.backward(Grads::all(problem))?;
-        if problem.wants_final_state() {
-            op = op.with_final_state();
-        }
-        Kernel::<ScanBackward>::plan(&*CPU, &op, options)?;
-        Ok(())
+    fn check(problem: &GatedScan, options: &PlanOptions, _: &Self::Device) -> Result<(), Error> {
+        can_plan(&*CPU, problem, options)
     }
 
     fn scan_forward(
@@ -126,14 +123,6 @@ impl<'a> Inputs<'a> {
 
 fn in_order(tensor: &Tensor) -> Cow<'_, Tensor> {
     if tensor.is_contiguous() { Cow::Borrowed(tensor) } else { Cow::Owned(tensor.to_contiguous()) }
-}
-
-fn full_shape(problem: &GatedScan) -> Shape {
-    Shape::from([problem.batch(), problem.len(), problem.channels()])
-}
-
-fn state_shape(problem: &GatedScan) -> Shape {
-    Shape::from([problem.sequences(), problem.channels()])
 }
 
 fn room(shape: Shape, dtype: DType) -> Tensor {

@@ -3,8 +3,12 @@
 mod autodiff;
 mod backend;
 mod conv1d;
+#[cfg(feature = "wgpu")]
+mod cube;
 mod error;
 mod flex;
+#[cfg(feature = "fusion")]
+mod fusion;
 mod gated_ssm;
 mod hawk;
 mod recurrent;
@@ -13,6 +17,8 @@ mod scan;
 mod sequences;
 mod slots;
 mod weights;
+#[cfg(feature = "wgpu")]
+mod wgpu;
 
 pub use conv1d::{Conv1dCausal, Conv1dCausalConfig, Conv1dCausalState};
 pub use error::Error;
@@ -27,5 +33,7 @@ pub use sequences::Sequences;
 pub use slots::{SlotError, SlotId, Slots};
 pub use ssm_core::{Algorithm, Checkpoint};
 pub use weights::{LambdaSign, RgLruNames, WeightsError};
+#[cfg(feature = "wgpu")]
+pub use wgpu::connect_wgpu;
 
 use scan::burn_type;

@@ -51,6 +51,11 @@ pub struct ScanOutput {
 /// [`Error`] for operands whose shapes, types or devices do not fit together, for cu_seqlens that make no sense, and for
 /// what the backend cannot serve. Nothing has been computed then.
 ///
+/// # Panics
+///
+/// In burn's `backward`, which returns nothing, when the device itself fails there. Whatever can be foreseen of backward is
+/// checked here.
+///
 /// ```
 /// use burn::tensor::{Device, Distribution, Tensor};
 /// use ssm_burn::{ScanOptions, gated_scan};
@@ -129,6 +134,8 @@ impl First {
         let device = device.without_autodiff();
         match device.as_dispatch() {
             DispatchDevice::Flex(_) => Ok(Self { device, strategy }),
+            #[cfg(feature = "wgpu")]
+            DispatchDevice::Cube(cube) => crate::cube::serves(cube).map(|()| Self { device, strategy }),
             #[allow(unreachable_patterns, reason = "burn's features, which cargo unifies, add devices")]
             other => Err(Error::UnsupportedDevice { device: format!("{other:?}") }),
         }
@@ -166,7 +173,7 @@ impl First {
     }
 }
 
-fn ssm_type(dtype: BurnType) -> Result<DType, Error> {
+pub(crate) fn ssm_type(dtype: BurnType) -> Result<DType, Error> {
     match dtype {
         BurnType::F32 => Ok(DType::F32),
         BurnType::F16 => Ok(DType::F16),

@@ -27,10 +27,10 @@ use crate::compare;
 pub(crate) struct Args {
     /// Files that bench-all wrote, in the order in which they are to appear.
     #[arg(required = true, value_name = "RESULTS.json")]
-    files: Vec<PathBuf>,
+    pub(crate) files: Vec<PathBuf>,
     /// The folder for report.html, report.md, the plots and the CSV files.
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    pub(crate) out: PathBuf,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {

@@ -111,7 +111,8 @@ fn rows(model: &Model) -> Table {
 
 fn memory(model: &Model) -> Table {
     let words = ["run", "backend", "direction", "type", "policy", "algorithm"];
-    let numbers = ["B×L×D", "saved", "of a tensor", "workspace", "of a tensor", "time"];
+    let numbers =
+        ["B×L×D", "saved", "of a tensor", "workspace", "of a tensor", "peak", "of a tensor", "time"];
     let rows = model.entries.iter().filter_map(|entry| {
         let (row, policy) = (&entry.row, entry.policy()?);
         let tensors = |count: Option<u64>| number(count.map(|n| n as f64 / entry.tensor_bytes()), fixed(4));
@@ -127,6 +128,8 @@ fn memory(model: &Model) -> Table {
             tensors(row.saved_bytes),
             bytes(row.workspace_bytes),
             tensors(row.workspace_bytes),
+            bytes(row.peak_bytes),
+            tensors(row.peak_bytes),
             nanoseconds(row.median_ns),
         ];
         Some(line(model, entry, cells))

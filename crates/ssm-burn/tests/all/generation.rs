@@ -8,25 +8,26 @@ use ssm_burn::{
 use ssm_core::ProblemError;
 use ssm_testkit::HostTensor;
 
-use crate::host::download;
+use crate::host::{devices, download};
 use crate::layers::relative;
 
 const WIDTH: usize = 6;
 
-/// Runs a check on every layer.
+/// Runs a check on every layer, on every device.
 macro_rules! every_layer {
     ($check:ident) => {
-        let device = Device::flex();
-        $check("conv", &Conv1dCausalConfig::new(WIDTH).init(&device).expect("a layer"));
-        $check("gated_ssm", &GatedSsmConfig::new(WIDTH).with_state_multiplier(2).init(&device));
-        $check("rg_lru", &RgLruConfig::new(WIDTH).with_heads(2).init(&device).expect("a layer"));
-        $check("block", &HawkBlockConfig::new(WIDTH, 8).init(&device).expect("a layer"));
-        $check("hawk", &HawkConfig::new(WIDTH, 2).with_heads(3).init(&device).expect("a stack"));
+        for device in &devices() {
+            $check("conv", &Conv1dCausalConfig::new(WIDTH).init(device).expect("a layer"), device);
+            $check("gated_ssm", &GatedSsmConfig::new(WIDTH).with_state_multiplier(2).init(device), device);
+            $check("rg_lru", &RgLruConfig::new(WIDTH).with_heads(2).init(device).expect("a layer"), device);
+            $check("block", &HawkBlockConfig::new(WIDTH, 8).init(device).expect("a layer"), device);
+            $check("hawk", &HawkConfig::new(WIDTH, 2).with_heads(3).init(device).expect("a stack"), device);
+        }
     };
 }
 
-fn draw(batch: usize, len: usize) -> Tensor<3> {
-    Tensor::random([batch, len, WIDTH], Distribution::Uniform(-1.0, 1.0), &Device::flex())
+fn draw(device: &Device, batch: usize, len: usize) -> Tensor<3> {
+    Tensor::random([batch, len, WIDTH], Distribution::Uniform(-1.0, 1.0), device)
 }
 
 fn same(name: &str, what: &str, got: Tensor<3>, expected: Tensor<3>) {
@@ -35,9 +36,9 @@ fn same(name: &str, what: &str, got: Tensor<3>, expected: Tensor<3>) {
     assert!(off <= 1e-6, "{name}, {what}: off by {off:e}");
 }
 
-fn split_anywhere<L: Recurrent>(name: &str, layer: &L) {
+fn split_anywhere<L: Recurrent>(name: &str, layer: &L, device: &Device) {
     let len = 90;
-    let x = draw(3, len);
+    let x = draw(device, 3, len);
     let whole = layer.forward(x.clone()).expect("a forward");
     for cut in [1, 2, 3, 4, 31, 64, 88, 89] {
         let mut state = layer.fresh(3);
@@ -54,9 +55,9 @@ fn split_anywhere_is_whole() {
     every_layer!(split_anywhere);
 }
 
-fn step_by_step<L: Recurrent>(name: &str, layer: &L) {
+fn step_by_step<L: Recurrent>(name: &str, layer: &L, device: &Device) {
     let (batch, len) = (2, 70);
-    let x = draw(batch, len);
+    let x = draw(device, batch, len);
     let whole = layer.forward(x.clone()).expect("a forward");
     let mut state = layer.fresh(batch);
     let step = |t| {
@@ -71,19 +72,19 @@ fn step_by_step_is_whole() {
     every_layer!(step_by_step);
 }
 
-fn packed<L: Recurrent>(name: &str, layer: &L) {
+fn packed<L: Recurrent>(name: &str, layer: &L, device: &Device) {
     // Empty ones among them, shorter ones than the convolution, and slack behind.
     let lengths = [5, 0, 1, 2, 70, 3, 0];
     let sequences = Sequences::of_lengths(&lengths);
     let (used, slack) = (lengths.iter().sum::<usize>(), 4);
-    let x = draw(1, used);
-    let garbage = Tensor::full([1, slack, WIDTH], f32::NAN, &Device::flex());
+    let x = draw(device, 1, used);
+    let garbage = Tensor::full([1, slack, WIDTH], f32::NAN, device);
     let mut state = layer.fresh(lengths.len());
     let y =
         layer.prefill(Tensor::cat(vec![x.clone(), garbage], 1), &sequences, &mut state).expect("a prefill");
     let tail = download(y.clone().narrow(1, used, slack));
     assert!(tail.same_bits(&HostTensor::F32(vec![0.0; slack * WIDTH])), "{name}: slack is 0");
-    let next = draw(lengths.len(), 1).reshape([lengths.len(), WIDTH]);
+    let next = draw(device, lengths.len(), 1).reshape([lengths.len(), WIDTH]);
     let after = layer.step(next.clone(), &mut state).expect("a step");
     let mut start = 0;
     for (i, len) in lengths.into_iter().enumerate() {
@@ -105,16 +106,16 @@ fn packed_is_separate() {
     every_layer!(packed);
 }
 
-fn empty<L: Recurrent>(name: &str, layer: &L) {
+fn empty<L: Recurrent>(name: &str, layer: &L, device: &Device) {
     for shape in [[0, 5, WIDTH], [2, 0, WIDTH]] {
-        let x = Tensor::zeros(shape, &Device::flex());
+        let x = Tensor::zeros(shape, device);
         let mut state = layer.fresh(shape[0]);
         let y = layer.prefill(x, &Sequences::Rows, &mut state).expect("nothing to do");
         assert_eq!(y.dims(), shape, "{name}");
         assert_eq!(state.sequences(), shape[0], "{name}");
     }
     let none = Sequences::Packed([0, 0].into());
-    let y = layer.prefill(draw(1, 3), &none, &mut layer.fresh(1)).expect("slack alone");
+    let y = layer.prefill(draw(device, 1, 3), &none, &mut layer.fresh(1)).expect("slack alone");
     assert!(download(y).same_bits(&HostTensor::F32(vec![0.0; 3 * WIDTH])), "{name}: slack is 0");
 }
 
@@ -123,9 +124,9 @@ fn nothing_to_do_succeeds() {
     every_layer!(empty);
 }
 
-fn gradients_cross_calls<L: Recurrent>(name: &str, layer: &L) {
+fn gradients_cross_calls<L: Recurrent>(name: &str, layer: &L, device: &Device) {
     let _ = name;
-    let x = draw(1, 20).autodiff().require_grad();
+    let x = draw(device, 1, 20).autodiff().require_grad();
     let whole = layer.forward(x.clone()).expect("a forward");
     let expected = x.grad(&whole.square().sum().backward()).expect("dx");
     let mut state = layer.fresh(1);
@@ -142,25 +143,25 @@ fn gradients_flow_through_the_state() {
     every_layer!(gradients_cross_calls);
 }
 
-fn mistakes<L: Recurrent>(name: &str, layer: &L) {
+fn mistakes<L: Recurrent>(name: &str, layer: &L, device: &Device) {
     let mut state = layer.fresh(2);
     let mut fails =
         |x: Tensor<3>, sequences: &Sequences| layer.prefill(x, sequences, &mut state).expect_err(name);
-    let narrow = draw(2, 5).narrow(2, 0, WIDTH - 1);
+    let narrow = draw(device, 2, 5).narrow(2, 0, WIDTH - 1);
     let (expected, got) = (vec![2, 5, WIDTH], vec![2, 5, WIDTH - 1]);
     assert_eq!(fails(narrow, &Sequences::Rows), Error::Shape { tensor: "x", expected, got });
-    let half = draw(2, 5).cast(DType::F16);
+    let half = draw(device, 2, 5).cast(DType::F16);
     let (expected, got) = (DType::F32, DType::F16);
     assert_eq!(fails(half, &Sequences::Rows), Error::Type { tensor: "x", expected, got });
-    assert_eq!(fails(draw(3, 5), &Sequences::Rows), Error::Sequences { expected: 3, got: 2 });
+    assert_eq!(fails(draw(device, 3, 5), &Sequences::Rows), Error::Sequences { expected: 3, got: 2 });
     let packed = |cu: &[usize]| Sequences::Packed(cu.into());
     let batch = Error::Problem(ProblemError::PackedBatch { batch: 2 });
-    assert_eq!(fails(draw(2, 5), &packed(&[0, 2, 5])), batch);
+    assert_eq!(fails(draw(device, 2, 5), &packed(&[0, 2, 5])), batch);
     let end = Error::Problem(ProblemError::PackedEnd { len: 5, got: 6 });
-    assert_eq!(fails(draw(1, 5), &packed(&[0, 2, 6])), end);
+    assert_eq!(fails(draw(device, 1, 5), &packed(&[0, 2, 6])), end);
     let start = Error::Problem(ProblemError::PackedStart { got: None });
-    assert_eq!(fails(draw(1, 5), &packed(&[])), start);
-    assert_eq!(fails(draw(1, 5), &packed(&[0, 5])), Error::Sequences { expected: 1, got: 2 });
+    assert_eq!(fails(draw(device, 1, 5), &packed(&[])), start);
+    assert_eq!(fails(draw(device, 1, 5), &packed(&[0, 5])), Error::Sequences { expected: 1, got: 2 });
 }
 
 #[test]

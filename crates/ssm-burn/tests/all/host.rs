@@ -1,4 +1,4 @@
-//! Between burn's tensors and the testkit's.
+//! Between burn's tensors and the testkit's, and the devices that tests run on.
 
 use burn::tensor::{DType as BurnType, Device, Tensor, TensorData};
 use ssm_core::DType;
@@ -30,4 +30,33 @@ pub(crate) fn download<const R: usize>(tensor: Tensor<R>) -> HostTensor {
         BurnType::F64 => HostTensor::F64(data.try_to_vec().expect("f64")),
         other => panic!("not a scan's type: {other:?}"),
     }
+}
+
+/// Every device that this build has kernels for.
+pub(crate) fn devices() -> Vec<Device> {
+    vec![
+        Device::flex(),
+        #[cfg(feature = "wgpu")]
+        wgpu().0,
+    ]
+}
+
+/// The types that both burn's own ops and the scan know there.
+pub(crate) fn types(device: &Device) -> &'static [DType] {
+    match *device == Device::flex() {
+        true => &DType::ALL,
+        false => &[DType::F32, DType::F16],
+    }
+}
+
+/// burn's wgpu device of this process, and the setup behind it.
+#[cfg(feature = "wgpu")]
+pub(crate) fn wgpu() -> (Device, burn::tensor::wgpu::WgpuSetup) {
+    static DEVICE: std::sync::LazyLock<(Device, burn::tensor::wgpu::WgpuSetup)> =
+        std::sync::LazyLock::new(|| {
+            let (device, setup) = Device::wgpu_options().init_with_setup().expect("an adapter");
+            ssm_burn::connect_wgpu(&device, &setup).expect("a wgpu device");
+            (device, setup)
+        });
+    DEVICE.clone()
 }

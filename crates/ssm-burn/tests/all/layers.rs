@@ -7,7 +7,7 @@ use ssm_burn::{Checkpoint, GatedSsm, GatedSsmConfig, Recurrent, RgLru, RgLruConf
 use ssm_core::DType;
 use ssm_testkit::golden::{self, Golden};
 
-use crate::host::{download, upload};
+use crate::host::{devices, download, types, upload};
 
 fn file(name: &str) -> Golden {
     golden::load().expect("golden vectors").into_iter().find(|f| f.name == name).expect("the vector")
@@ -71,8 +71,8 @@ fn golden_gated_ssm(file: &Golden, compute: Option<FloatDType>, device: &Device)
     layer
 }
 
-fn hold_gated_ssm(compute: Option<FloatDType>, allowed: f64) {
-    let (file, device) = (file("gated_ssm_layer"), Device::flex().autodiff());
+fn hold_gated_ssm(device: Device, compute: Option<FloatDType>, allowed: f64) {
+    let (file, device) = (file("gated_ssm_layer"), device.autodiff());
     let layer = golden_gated_ssm(&file, compute, &device);
     let x = tensor::<3>(&file, "x", &device).require_grad();
     let y = layer.forward(x.clone()).expect("a forward");
@@ -98,14 +98,23 @@ fn hold_gated_ssm(compute: Option<FloatDType>, allowed: f64) {
 
 #[test]
 fn gated_ssm_is_the_golden_layer() {
-    hold_gated_ssm(None, 1e-6);
+    for device in devices() {
+        hold_gated_ssm(device, None, 1e-6);
+    }
 }
 
 #[test]
 fn gated_ssm_computes_in_16_bits_within_the_contract() {
     // Several roundings to storage meet in each gradient: the operands', the scan's.
-    hold_gated_ssm(Some(FloatDType::F16), 2.0 * 6e-4);
-    hold_gated_ssm(Some(FloatDType::BF16), 2.0 * 5e-3);
+    for device in devices() {
+        for (compute, dtype, contract) in
+            [(FloatDType::F16, DType::F16, 6e-4), (FloatDType::BF16, DType::Bf16, 5e-3)]
+        {
+            if types(&device).contains(&dtype) {
+                hold_gated_ssm(device.clone(), Some(compute), 2.0 * contract);
+            }
+        }
+    }
 }
 
 fn golden_rg_lru(file: &Golden, device: &Device) -> RgLru {
@@ -121,36 +130,41 @@ fn golden_rg_lru(file: &Golden, device: &Device) -> RgLru {
 
 #[test]
 fn rg_lru_is_the_golden_layer_with_and_without_resets() {
-    for name in ["rg_lru", "rg_lru_reset"] {
-        let (file, device) = (file(name), Device::flex().autodiff());
-        let layer = golden_rg_lru(&file, &device);
-        let x = tensor::<3>(&file, "x", &device).require_grad();
-        let h0 = tensor::<2>(&file, "h0", &device).require_grad();
-        let mask = file.tensor("reset").expect("reset");
-        let shape: [usize; 2] = mask.shape.clone().try_into().expect("(B, L)");
-        let mask: Vec<bool> = mask.values.iter().map(|v| *v != 0.0).collect();
-        assert_eq!(mask.contains(&true), name == "rg_lru_reset");
-        let mut state = RgLruState::under_way(h0.clone());
-        let y = match mask.contains(&true) {
-            true => {
-                let resets = Tensor::<2, Bool>::from_data(TensorData::new(mask, shape), &device);
-                layer.with_resets(x.clone(), resets, &mut state)
-            }
-            false => layer.prefill(x.clone(), &Default::default(), &mut state),
-        };
-        let y = y.expect("a forward");
-        let allowed = 1e-6;
-        near(&file, "y", y.clone(), allowed);
-        near(&file, "hT", state.h().expect("a state"), allowed);
-        let grads = (y * tensor(&file, "dy", &device)).sum().backward();
-        near_grad(&file, "dx", &x, &grads, allowed);
-        near_grad(&file, "dh0", &h0, &grads, allowed);
-        near_grad(&file, "da_param", &layer.lambda.val(), &grads, allowed);
-        near_grad(&file, "dw_a", &layer.a_weight.val(), &grads, allowed);
-        near_grad(&file, "db_a", &layer.a_bias.val(), &grads, allowed);
-        near_grad(&file, "dw_input", &layer.input_weight.val(), &grads, allowed);
-        near_grad(&file, "db_input", &layer.input_bias.val(), &grads, allowed);
+    for device in devices() {
+        hold_rg_lru(&device.clone().autodiff(), "rg_lru");
+        hold_rg_lru(&device.autodiff(), "rg_lru_reset");
     }
+}
+
+fn hold_rg_lru(device: &Device, name: &str) {
+    let file = file(name);
+    let layer = golden_rg_lru(&file, device);
+    let x = tensor::<3>(&file, "x", device).require_grad();
+    let h0 = tensor::<2>(&file, "h0", device).require_grad();
+    let mask = file.tensor("reset").expect("reset");
+    let shape: [usize; 2] = mask.shape.clone().try_into().expect("(B, L)");
+    let mask: Vec<bool> = mask.values.iter().map(|v| *v != 0.0).collect();
+    assert_eq!(mask.contains(&true), name == "rg_lru_reset");
+    let mut state = RgLruState::under_way(h0.clone());
+    let y = match mask.contains(&true) {
+        true => {
+            let resets = Tensor::<2, Bool>::from_data(TensorData::new(mask, shape), device);
+            layer.with_resets(x.clone(), resets, &mut state)
+        }
+        false => layer.prefill(x.clone(), &Default::default(), &mut state),
+    };
+    let y = y.expect("a forward");
+    let allowed = 1e-6;
+    near(&file, "y", y.clone(), allowed);
+    near(&file, "hT", state.h().expect("a state"), allowed);
+    let grads = (y * tensor(&file, "dy", device)).sum().backward();
+    near_grad(&file, "dx", &x, &grads, allowed);
+    near_grad(&file, "dh0", &h0, &grads, allowed);
+    near_grad(&file, "da_param", &layer.lambda.val(), &grads, allowed);
+    near_grad(&file, "dw_a", &layer.a_weight.val(), &grads, allowed);
+    near_grad(&file, "db_a", &layer.a_bias.val(), &grads, allowed);
+    near_grad(&file, "dw_input", &layer.input_weight.val(), &grads, allowed);
+    near_grad(&file, "db_input", &layer.input_bias.val(), &grads, allowed);
 }
 
 #[test]

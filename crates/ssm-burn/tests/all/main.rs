@@ -11,3 +11,5 @@ mod scan_laws;
 mod slots;
 mod training;
 mod weights;
+#[cfg(feature = "wgpu")]
+mod wgpu;

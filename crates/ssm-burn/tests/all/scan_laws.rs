@@ -7,7 +7,7 @@ use ssm_core::{DType, Operand, ProblemError};
 use ssm_testkit::HostTensor;
 use ssm_testkit::tolerance::compare;
 
-use crate::host::{download, upload};
+use crate::host::{devices, download, upload};
 
 fn draw<const R: usize>(shape: [usize; R], low: f64, high: f64, device: &Device) -> Tensor<R> {
     Tensor::random(shape, Distribution::Uniform(low, high), device)
@@ -40,32 +40,35 @@ fn near<const R: usize>(operand: Operand, got: Tensor<R>, expected: Tensor<R>) {
 
 #[test]
 fn gradients_are_those_of_burns_own_loop() {
-    let device = Device::flex().autodiff();
-    let shape = [2, 37, 5];
-    let leaves: Vec<Tensor<3>> = [(-1.0, 1.0), (0.5, 1.0), (-1.0, 1.0), (-1.0, 1.0)]
-        .map(|(low, high)| draw(shape, low, high, &device).require_grad())
-        .into();
-    let [x, a, b, c] = &leaves[..] else { unreachable!() };
-    let h0 = draw([2, 5], -1.0, 1.0, &device).require_grad();
-    let dy = draw(shape, -1.0, 1.0, &device);
-    let gradients = |y: Tensor<3>, state: Tensor<2>| {
-        let grads = ((y * dy.clone()).sum() + state.square().sum()).backward();
-        let full: Vec<_> = leaves.iter().map(|t| t.grad(&grads).expect("a gradient")).collect();
-        (full, h0.grad(&grads).expect("dh0"))
-    };
-    let options = ScanOptions { h0: Some(h0.clone()), final_state: true, ..Default::default() };
-    let out = gated_scan(x.clone(), a.clone(), Some(b.clone()), Some(c.clone()), options).expect("a scan");
-    let (y, state) = (out.y, out.final_state.expect("hT"));
-    let (loop_y, loop_state) = burn_loop(x, a, b, c, &h0);
-    near(Operand::Y, y.clone().inner(), loop_y.clone().inner());
-    near(Operand::FinalState, state.clone().inner(), loop_state.clone().inner());
-    let ((ours, dh0), (theirs, loop_dh0)) = (gradients(y, state), gradients(loop_y, loop_state));
-    for ((ours, theirs), operand) in
-        ours.into_iter().zip(theirs).zip([Operand::Dx, Operand::Da, Operand::Db, Operand::Dc])
-    {
-        near(operand, ours, theirs);
+    for device in devices() {
+        let device = device.autodiff();
+        let shape = [2, 37, 5];
+        let leaves: Vec<Tensor<3>> = [(-1.0, 1.0), (0.5, 1.0), (-1.0, 1.0), (-1.0, 1.0)]
+            .map(|(low, high)| draw(shape, low, high, &device).require_grad())
+            .into();
+        let [x, a, b, c] = &leaves[..] else { unreachable!() };
+        let h0 = draw([2, 5], -1.0, 1.0, &device).require_grad();
+        let dy = draw(shape, -1.0, 1.0, &device);
+        let gradients = |y: Tensor<3>, state: Tensor<2>| {
+            let grads = ((y * dy.clone()).sum() + state.square().sum()).backward();
+            let full: Vec<_> = leaves.iter().map(|t| t.grad(&grads).expect("a gradient")).collect();
+            (full, h0.grad(&grads).expect("dh0"))
+        };
+        let options = ScanOptions { h0: Some(h0.clone()), final_state: true, ..Default::default() };
+        let out =
+            gated_scan(x.clone(), a.clone(), Some(b.clone()), Some(c.clone()), options).expect("a scan");
+        let (y, state) = (out.y, out.final_state.expect("hT"));
+        let (loop_y, loop_state) = burn_loop(x, a, b, c, &h0);
+        near(Operand::Y, y.clone().inner(), loop_y.clone().inner());
+        near(Operand::FinalState, state.clone().inner(), loop_state.clone().inner());
+        let ((ours, dh0), (theirs, loop_dh0)) = (gradients(y, state), gradients(loop_y, loop_state));
+        for ((ours, theirs), operand) in
+            ours.into_iter().zip(theirs).zip([Operand::Dx, Operand::Da, Operand::Db, Operand::Dc])
+        {
+            near(operand, ours, theirs);
+        }
+        near(Operand::Dh0, dh0, loop_dh0);
     }
-    near(Operand::Dh0, dh0, loop_dh0);
 }
 
 #[test]
@@ -106,57 +109,63 @@ fn gradients_are_finite_differences_in_f64() {
 
 #[test]
 fn either_output_alone_may_reach_the_loss() {
-    let device = Device::flex().autodiff();
-    let x = draw([2, 70, 3], -1.0, 1.0, &device).require_grad();
-    let a = draw([2, 70, 3], 0.5, 1.0, &device);
-    let run = || {
-        let options = ScanOptions { final_state: true, ..Default::default() };
-        let out = gated_scan(x.clone(), a.clone(), None, None, options).expect("a scan");
-        (out.y, out.final_state.expect("hT"))
-    };
-    let grad = |loss: Tensor<1>| x.grad(&loss.backward()).expect("dx");
-    let (y, state) = run();
-    let both = grad(y.clone().sum() + state.sum() * 2.0);
-    let y_only = grad(run().0.sum());
-    let state_only = grad(run().1.sum());
-    near(Operand::Dx, both, y_only + state_only * 2.0);
+    for device in devices() {
+        let device = device.autodiff();
+        let x = draw([2, 70, 3], -1.0, 1.0, &device).require_grad();
+        let a = draw([2, 70, 3], 0.5, 1.0, &device);
+        let run = || {
+            let options = ScanOptions { final_state: true, ..Default::default() };
+            let out = gated_scan(x.clone(), a.clone(), None, None, options).expect("a scan");
+            (out.y, out.final_state.expect("hT"))
+        };
+        let grad = |loss: Tensor<1>| x.grad(&loss.backward()).expect("dx");
+        let (y, state) = run();
+        let both = grad(y.clone().sum() + state.sum() * 2.0);
+        let y_only = grad(run().0.sum());
+        let state_only = grad(run().1.sum());
+        near(Operand::Dx, both, y_only + state_only * 2.0);
+    }
 }
 
 #[test]
 fn one_tensor_may_be_several_operands() {
-    let device = Device::flex().autodiff();
-    let x = draw([1, 20, 4], 0.1, 0.9, &device).require_grad();
-    let h0 = Tensor::<2>::zeros([1, 4], &device);
-    let all = |x: &Tensor<3>| (x.clone(), x.clone(), Some(x.clone()), Some(x.clone()));
-    let (a1, a2, a3, a4) = all(&x);
-    let out = gated_scan(a1, a2, a3, a4, ScanOptions::default()).expect("a scan");
-    let ours = x.grad(&out.y.sum().backward()).expect("dx");
-    let (y, _) = burn_loop(&x, &x, &x, &x, &h0);
-    let theirs = x.grad(&y.sum().backward()).expect("dx");
-    near(Operand::Dx, ours, theirs);
+    for device in devices() {
+        let device = device.autodiff();
+        let x = draw([1, 20, 4], 0.1, 0.9, &device).require_grad();
+        let h0 = Tensor::<2>::zeros([1, 4], &device);
+        let all = |x: &Tensor<3>| (x.clone(), x.clone(), Some(x.clone()), Some(x.clone()));
+        let (a1, a2, a3, a4) = all(&x);
+        let out = gated_scan(a1, a2, a3, a4, ScanOptions::default()).expect("a scan");
+        let ours = x.grad(&out.y.sum().backward()).expect("dx");
+        let (y, _) = burn_loop(&x, &x, &x, &x, &h0);
+        let theirs = x.grad(&y.sum().backward()).expect("dx");
+        near(Operand::Dx, ours, theirs);
+    }
 }
 
 #[test]
 fn views_are_read_where_they_lie() {
-    let device = Device::flex();
-    let wide = draw([2, 40, 12], 0.1, 0.9, &device);
-    let (x, a) = (wide.clone().narrow(2, 0, 6), wide.clone().narrow(2, 6, 6));
-    let copy = |t: &Tensor<3>| upload(&download(t.clone()).to_f64(), t.dims(), DType::F32, &device);
-    let plain = gated_scan(copy(&x), copy(&a), None, None, ScanOptions::default()).expect("a scan");
-    let strided = gated_scan(x, a, None, None, ScanOptions::default()).expect("a scan");
-    assert!(download(plain.y).same_bits(&download(strided.y)), "channels cut from a wider tensor");
+    for device in devices() {
+        let wide = draw([2, 40, 12], 0.1, 0.9, &device);
+        let (x, a) = (wide.clone().narrow(2, 0, 6), wide.clone().narrow(2, 6, 6));
+        let copy = |t: &Tensor<3>| upload(&download(t.clone()).to_f64(), t.dims(), DType::F32, &device);
+        let plain = gated_scan(copy(&x), copy(&a), None, None, ScanOptions::default()).expect("a scan");
+        let strided = gated_scan(x, a, None, None, ScanOptions::default()).expect("a scan");
+        assert!(download(plain.y).same_bits(&download(strided.y)), "channels cut from a wider tensor");
 
-    let tall = draw([4, 40, 12], 0.1, 0.9, &device);
-    let row = |i: usize| tall.clone().narrow(0, i, 1);
-    let plain = gated_scan(copy(&row(1)), copy(&row(2)), None, None, ScanOptions::default()).expect("a scan");
-    let offset = gated_scan(row(1), row(2), None, None, ScanOptions::default()).expect("a scan");
-    assert!(download(plain.y).same_bits(&download(offset.y)), "rows cut from a taller tensor");
+        let tall = draw([4, 40, 12], 0.1, 0.9, &device);
+        let row = |i: usize| tall.clone().narrow(0, i, 1);
+        let plain =
+            gated_scan(copy(&row(1)), copy(&row(2)), None, None, ScanOptions::default()).expect("a scan");
+        let offset = gated_scan(row(1), row(2), None, None, ScanOptions::default()).expect("a scan");
+        assert!(download(plain.y).same_bits(&download(offset.y)), "rows cut from a taller tensor");
 
-    let turned = wide.clone().swap_dims(1, 2);
-    let flat = copy(&turned);
-    let plain = gated_scan(flat.clone(), flat, None, None, ScanOptions::default()).expect("a scan");
-    let turned = gated_scan(turned.clone(), turned, None, None, ScanOptions::default()).expect("a scan");
-    assert!(download(plain.y).same_bits(&download(turned.y)), "time and channels swapped");
+        let turned = wide.clone().swap_dims(1, 2);
+        let flat = copy(&turned);
+        let plain = gated_scan(flat.clone(), flat, None, None, ScanOptions::default()).expect("a scan");
+        let turned = gated_scan(turned.clone(), turned, None, None, ScanOptions::default()).expect("a scan");
+        assert!(download(plain.y).same_bits(&download(turned.y)), "time and channels swapped");
+    }
 }
 
 #[test]
@@ -170,9 +179,11 @@ fn burns_gradient_checkpointing_changes_no_bit() {
         let out = gated_scan(x.clone() * 2.0, a, None, None, ScanOptions::default()).expect("a scan");
         download(x.grad(&out.y.sum().backward()).expect("dx"))
     };
-    let plain = gradient(Device::flex().autodiff());
-    let balanced = gradient(Device::flex().autodiff().gradient_checkpointing());
-    assert!(plain.same_bits(&balanced));
+    for device in devices() {
+        let plain = gradient(device.clone().autodiff());
+        let balanced = gradient(device.autodiff().gradient_checkpointing());
+        assert!(plain.same_bits(&balanced));
+    }
 }
 
 #[test]
@@ -186,27 +197,30 @@ fn a_constant_from_outside_autodiff_is_a_constant() {
 
 #[test]
 fn nothing_to_do_succeeds() {
-    let device = Device::flex();
-    for shape in [[0, 5, 3], [2, 5, 0], [2, 0, 5]] {
-        let x = || Tensor::<3>::zeros(shape, &device);
-        let h0 = Tensor::<2>::ones([shape[0], shape[2]], &device);
-        let options = ScanOptions { h0: Some(h0.clone()), final_state: true, ..Default::default() };
-        let out = gated_scan(x(), x(), Some(x()), Some(x()), options).expect("a scan");
-        assert_eq!(out.y.dims(), shape);
-        let state = download(out.final_state.expect("hT"));
-        assert!(state.same_bits(&HostTensor::F32(vec![1.0; shape[0] * shape[2]])), "hT = h0");
+    for device in devices() {
+        for shape in [[0, 5, 3], [2, 5, 0], [2, 0, 5]] {
+            let x = || Tensor::<3>::zeros(shape, &device);
+            let h0 = Tensor::<2>::ones([shape[0], shape[2]], &device);
+            let options = ScanOptions { h0: Some(h0.clone()), final_state: true, ..Default::default() };
+            let out = gated_scan(x(), x(), Some(x()), Some(x()), options).expect("a scan");
+            assert_eq!(out.y.dims(), shape);
+            let state = download(out.final_state.expect("hT"));
+            assert!(state.same_bits(&HostTensor::F32(vec![1.0; shape[0] * shape[2]])), "hT = h0");
+        }
     }
 }
 
 #[test]
 fn no_steps_give_the_final_states_gradient_to_h0() {
-    let device = Device::flex().autodiff();
-    let x = || Tensor::<3>::zeros([2, 0, 3], &device);
-    let h0 = draw([2, 3], -1.0, 1.0, &device).require_grad();
-    let options = ScanOptions { h0: Some(h0.clone()), final_state: true, ..Default::default() };
-    let out = gated_scan(x(), x(), None, None, options).expect("a scan");
-    let gradient = h0.grad(&(out.final_state.expect("hT").sum() * 3.0).backward()).expect("dh0");
-    assert!(download(gradient).same_bits(&HostTensor::F32(vec![3.0; 6])));
+    for device in devices() {
+        let device = device.autodiff();
+        let x = || Tensor::<3>::zeros([2, 0, 3], &device);
+        let h0 = draw([2, 3], -1.0, 1.0, &device).require_grad();
+        let options = ScanOptions { h0: Some(h0.clone()), final_state: true, ..Default::default() };
+        let out = gated_scan(x(), x(), None, None, options).expect("a scan");
+        let gradient = h0.grad(&(out.final_state.expect("hT").sum() * 3.0).backward()).expect("dh0");
+        assert!(download(gradient).same_bits(&HostTensor::F32(vec![3.0; 6])));
+    }
 }
 
 #[test]

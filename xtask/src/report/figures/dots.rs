@@ -104,8 +104,11 @@ impl Figures<'_> {
             |e: &Entry| format!("{} {} {}", format::shape(&e.row), e.row.dtype, e.policy().unwrap_or(""));
         let names = unique(chosen.iter().map(|e| name(e)));
         type Get = fn(&Row) -> Option<u64>;
-        let parts: [(&str, usize, Get); 2] =
-            [("saved for backward", 0, |r| r.saved_bytes), ("workspace", 1, |r| r.workspace_bytes)];
+        let parts: [(&str, usize, Get); 3] = [
+            ("saved for backward", 0, |r| r.saved_bytes),
+            ("workspace", 1, |r| r.workspace_bytes),
+            ("peak of a step", 2, |r| r.peak_bytes),
+        ];
         let mut series = Vec::new();
         for (part, dash, get) in parts {
             let points = chosen.iter().filter_map(|entry| {

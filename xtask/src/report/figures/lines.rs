@@ -74,17 +74,22 @@ impl Figures<'_> {
     fn error(&self, gates: &str) -> Figure {
         let mut series: Vec<Series> = Vec::new();
         let mut contracts: Vec<DType> = Vec::new();
+        let mut inputs = format!("{gates} gates");
         for measured in self.model.errors.iter().filter(|e| e.is.gates == gates) {
             let e = &measured.is;
             let Some(error) = e.error else { continue };
+            if e.op != "gated_scan" {
+                inputs = format!("{}, {gates}", e.op);
+            }
             let facets = self.facets(measured.run, &e.backend, &e.dtype, "");
             let tip = format!(
-                "{} · {} · {} · {} gates, L = {}\n{error:.2e}, the worst: {}",
-                self.model.runs[measured.run].letter, e.backend, e.dtype, gates, e.len, e.output
+                "{} · {} · {} · {inputs}, L = {}\n{error:.2e}, the worst: {}",
+                self.model.runs[measured.run].letter, e.backend, e.dtype, e.len, e.output
             );
             // Zero has no logarithm, and no type here is that exact.
             let point = Point { x: (e.len as f64).log2(), y: error.max(1e-18).log10(), spread: None, tip };
-            let dtype = DType::ALL.into_iter().find(|d| d.name() == e.dtype);
+            // The contract is the scan's; a stack of layers has none.
+            let dtype = DType::ALL.into_iter().find(|d| e.op == "gated_scan" && d.name() == e.dtype);
             contracts.extend(dtype.filter(|d| !contracts.contains(d)));
             let Some(known) = series.iter_mut().find(|s| s.facets == facets) else {
                 series.push(Series {
@@ -115,7 +120,7 @@ impl Figures<'_> {
         Figure {
             id: format!("error-{gates}"),
             section: Section::Error,
-            title: format!("Error by L, {gates} gates"),
+            title: format!("Error by L, {inputs}"),
             x,
             y,
             series,
