@@ -112,7 +112,7 @@ class Ours(Contestant):
         properties = torch.cuda.get_device_properties(0)
         capability, count = [properties.major, properties.minor], properties.multi_processor_count
         rows = json.loads((ROOT / "benches/peers/launches.json").read_text())
-        self.launches = {(r["op"], r["dtype"], tuple(r["shape"])): r for r in rows
+        self.launches = {(r["op"], r["dtype"], tuple(r["shape"]), r["variant"]): r for r in rows
                          if r["capability"] == capability and r["multiprocessors"] == count}
         if not self.launches:
             raise Unfit(f"launches.json has none for {count} multiprocessors of capability {capability}")
@@ -122,8 +122,8 @@ class Ours(Contestant):
         self.tuning = kernels.tuning(arch)
 
     def algorithm(self, case, direction):
-        shape, dtype, _ = case
-        names = [self.launches[op, dtype, shape]["algorithm"] for op in ("forward", "backward")]
+        shape, dtype, variant = case
+        names = [self.launches[op, dtype, shape, variant]["algorithm"] for op in ("forward", "backward")]
         return {"forward": names[0], "backward": names[1]}.get(direction, "+".join(dict.fromkeys(names)))
 
     def passes(self, data, variant, keep):
@@ -148,7 +148,7 @@ class Ours(Contestant):
                                                   **{n: memory[n].data_ptr() for n in grads})
 
         def function(op):
-            how, params = self.launches[op, dtype, data.shape], blocks[op]
+            how, params = self.launches[op, dtype, data.shape, variant], blocks[op]
             params.stages, params.workers = how["stages"], how["workers"]
             if how["work_bytes"]:
                 memory[op] = torch.empty(how["work_bytes"], dtype=torch.uint8, device="cuda")
@@ -175,8 +175,8 @@ class Ours(Contestant):
         return {"y": memory["y"], "da": memory.get("da")}
 
     def fits(self, case):
-        shape, dtype, _ = case
-        if ("forward", dtype, shape) not in self.launches:
+        shape, dtype, variant = case
+        if ("forward", dtype, shape, variant) not in self.launches:
             raise Unfit("launches.json has no such shape")
 
 

@@ -235,8 +235,10 @@ fn the_peers_script_launches_as_plans_do() {
     let mut lines = Vec::new();
     for limits in [H200, A100] {
         for [b, l, d] in shapes {
-            for dtype in [DType::F32, DType::F16, DType::Bf16] {
-                let p = GatedScan::builder(b, l, d).dtype(dtype).build().unwrap();
+            let variants = [("plain", true), ("h-only", false)];
+            let types = [DType::F32, DType::F16, DType::Bf16];
+            for (dtype, (variant, gates)) in types.iter().flat_map(|t| variants.map(|v| (*t, v))) {
+                let p = GatedScan::builder(b, l, d).dtype(dtype).b(gates).c(gates).build().unwrap();
                 let forward = forward(&p.forward(), &limits, &PlanOptions::default()).unwrap();
                 for (op, (report, detail)) in [("forward", forward), ("backward", plan_backward(&p, &limits))]
                 {
@@ -246,7 +248,7 @@ fn the_peers_script_launches_as_plans_do() {
                     let (major, minor) = limits.capability;
                     lines.push(format!(
                         "{{\"capability\": [{major}, {minor}], \"multiprocessors\": {}, \"op\": \"{op}\", \
-                         \"dtype\": \"{dtype}\", \"shape\": [{b}, {l}, {d}], \"algorithm\": \"{}\", \
+                         \"dtype\": \"{dtype}\", \"shape\": [{b}, {l}, {d}], \"variant\": \"{variant}\", \"algorithm\": \"{}\", \
                          \"entry\": \"{}\", \"grid\": {}, \"threads\": {}, \"shared\": {}, \"stages\": {}, \
                          \"workers\": {}, \"work_bytes\": {}}}",
                         limits.multiprocessors,
