@@ -124,15 +124,28 @@ impl Grid {
         channels: usize,
         tile: usize,
     ) -> impl Iterator<Item = Region> + '_ {
+        self.covered(sequences).flat_map(move |sequences| {
+            let across = blocks(0..self.channels, channels);
+            across.map(move |channels| Region::new(sequences.clone(), channels, tile))
+        })
+    }
+
+    /// Those of them that lie at channel 0. No other is wider, and there may be far more of the others than a plan can go
+    /// through.
+    pub(crate) fn widest_regions(
+        &self,
+        sequences: usize,
+        channels: usize,
+        tile: usize,
+    ) -> impl Iterator<Item = Region> + '_ {
+        let across = 0..self.channels.min(channels.max(1));
+        self.covered(sequences).map(move |sequences| Region::new(sequences, across.clone(), tile))
+    }
+
+    fn covered(&self, sequences: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         // Without channels there is nothing to cover, however many sequences there are to go through.
         let all = if self.channels == 0 { 0 } else { self.sequences };
-        blocks(0..all, sequences).flat_map(move |sequences| {
-            blocks(0..self.channels, channels).map(move |channels| Region {
-                tile: even_tile(channels.len(), tile),
-                sequences: sequences.clone(),
-                channels,
-            })
-        })
+        blocks(0..all, sequences)
     }
 
     pub(crate) fn chain(&self, region: &Region, index: usize) -> Chain {
@@ -161,6 +174,11 @@ fn even_tile(channels: usize, most: usize) -> usize {
 }
 
 impl Region {
+    /// Cut into tiles of at most `tile` channels.
+    fn new(sequences: Range<usize>, channels: Range<usize>, tile: usize) -> Self {
+        Self { tile: even_tile(channels.len(), tile), sequences, channels }
+    }
+
     fn tiles(&self) -> usize {
         self.channels.len().div_ceil(self.tile)
     }
@@ -311,5 +329,14 @@ mod tests {
     fn nothing_is_covered_at_once() {
         let problem = GatedScan::builder(1 << 40, 1, 0).build().unwrap();
         assert_eq!(Grid::new(&problem).regions(1, 1, 64).count(), 0);
+        assert_eq!(Grid::new(&problem).widest_regions(1, 1, 64).count(), 0);
+    }
+
+    #[test]
+    fn the_widest_regions_are_few_however_many_channels_there_are() {
+        let problem = GatedScan::builder(1, 9, 1 << 40).cu_seqlens(&[0, 4, 9]).build().unwrap();
+        let widest: Vec<_> = Grid::new(&problem).widest_regions(1, 1, 64).collect();
+        assert_eq!(widest.len(), 2);
+        assert!(widest.iter().all(|region| region.channels == (0..1)));
     }
 }

@@ -153,7 +153,8 @@ impl Detail {
     fn workspace_bytes<T>(&self) -> Result<u64, PlanError> {
         // No region is larger than the first, unless packed sequences differ in length.
         let regions = if self.grid.is_packed() { usize::MAX } else { 1 };
-        let bytes = self.regions().take(regions).map(|region| {
+        let widest = self.grid.widest_regions(self.sequences, self.channels, self.tile);
+        let bytes = widest.take(regions).map(|region| {
             let mut arena = Arena::measure();
             drop(self.carve::<T>(&region, &mut arena));
             arena.bytes().ok_or(PlanError::Overflow)
