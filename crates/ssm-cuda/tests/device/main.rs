@@ -25,7 +25,10 @@ enum Needs {
     EmulatedDriver,
 }
 
-const TESTS: [(&str, Needs, fn() -> Outcome); 14] = [
+/// Its name, what it needs, and the test itself.
+type Test = (&'static str, Needs, fn() -> Outcome);
+
+const TESTS: [Test; 14] = [
     ("the_easy_layer_computes", Needs::Nothing, launches::the_easy_layer_computes),
     ("a_step_continues_a_forward", Needs::Nothing, launches::a_step_continues_a_forward),
     ("raw_pointers_and_streams_do", Needs::Nothing, launches::raw_pointers_and_streams_do),
