@@ -2,7 +2,7 @@
 
     python3 benches/peers/layer.py --shape 8,1024,256 --multiplier 4 --runs 3
 
-Prints the seconds of each run as one line of JSON. The layer is checked against its golden vector first: y, and the
+Prints the seconds of each step, and of its matrix products alone, as one line of JSON. The layer is checked against its golden vector first: y, and the
 gradients of the input and of every parameter. Installs PyTorch alone into target/peers-torch.
 """
 
@@ -73,6 +73,29 @@ def draw(hidden, state):
     return {k: v.requires_grad_() for k, v in p.items()}
 
 
+def products(rows, hidden, state):
+    """The matrix products of a step and nothing else: six forward, two for each of them backward."""
+    import torch
+
+    narrow, wide, weight = torch.rand(rows, hidden), torch.rand(rows, state), torch.rand(hidden, state)
+
+    def run():
+        for _ in range(6):
+            narrow @ weight, wide @ weight.T, narrow.T @ wide
+
+    return run
+
+
+def timed(runs, run):
+    """Seconds of each run, after one that warms up."""
+    seconds = []
+    for _ in range(runs + 1):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return seconds[1:]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="8,1024,256", help="B,L,D")
@@ -86,13 +109,11 @@ def main():
     batch, length, hidden = map(int, args.shape.split(","))
     p = draw(hidden, hidden * args.multiplier)
     x = (torch.rand(batch, length, hidden) * 2 - 1).requires_grad_()
-    seconds = []
-    for run in range(args.runs + 1):
-        start = time.perf_counter()
-        torch.autograd.grad(forward(p, x).square().mean(), [x, *p.values()])
-        # The first warms up.
-        seconds += [time.perf_counter() - start] if run else []
-    print(json.dumps({"seconds": seconds, "threads": torch.get_num_threads(), "torch": torch.__version__}))
+    step = lambda: torch.autograd.grad(forward(p, x).square().mean(), [x, *p.values()])
+    result = {"seconds": timed(args.runs, step), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    shape = batch * length, hidden, hidden * args.multiplier
+    result["products"] = timed(args.runs, products(*shape))
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

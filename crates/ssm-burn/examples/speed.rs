@@ -2,7 +2,7 @@
 //!
 //!     cargo run --release -p ssm-burn --example speed -- --torch
 //!
-//! Prints medians, their ratio, and the share of the step that the scan takes. `--torch` times the layer in PyTorch too,
+//! Prints medians, their ratio, and the share of the step that the scan and the matrix products take. `--torch` times the layer in PyTorch too,
 //! by benches/peers/layer.py, which installs PyTorch under target first. `--shape B,L,D` picks another shape.
 
 use std::process::Command;
@@ -46,6 +46,20 @@ fn with_loop(layer: &GatedSsm, x: Tensor<3>) -> Tensor<3> {
     layer.out.forward(c * Tensor::cat(states, 1)) + x
 }
 
+/// The matrix products of a step and nothing else: six forward, two for each of them backward.
+fn products(rows: usize, hidden: usize, channels: usize) -> impl Fn() {
+    let random = |shape| Tensor::<2>::random(shape, Distribution::Default, &Device::flex());
+    let (narrow, wide, weight) =
+        (random([rows, hidden]), random([rows, channels]), random([hidden, channels]));
+    move || {
+        for _ in 0..6 {
+            let _ = narrow.clone().matmul(weight.clone());
+            let _ = wide.clone().matmul(weight.clone().transpose());
+            let _ = narrow.clone().transpose().matmul(wide.clone());
+        }
+    }
+}
+
 /// Median seconds.
 fn time(runs: usize, mut run: impl FnMut()) -> f64 {
     let once = |_| {
@@ -65,6 +79,7 @@ fn median(mut times: Vec<f64>) -> f64 {
 #[derive(serde::Deserialize)]
 struct Torch {
     seconds: Vec<f64>,
+    products: Vec<f64>,
     threads: usize,
     torch: String,
 }
@@ -112,15 +127,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     println!("of which the scan        {:9.1} ms, {:.0}%", 1e3 * scan, 100.0 * scan / step);
 
+    let products = time(args.runs, products(batch * len, hidden, channels));
+    println!("and the matrix products  {:9.1} ms, {:.0}%", 1e3 * products, 100.0 * products / step);
+
     let theirs = time(args.runs.div_ceil(3), || {
         with_loop(&layer, x.clone()).square().mean().backward();
     });
     println!("burn's own ops in a loop {:9.1} ms, {:.1} times as long", 1e3 * theirs, theirs / step);
     if args.torch {
-        let Torch { seconds, threads, torch } = torch(&args)?;
+        let Torch { seconds, products, threads, torch } = torch(&args)?;
         let theirs = median(seconds);
         println!("PyTorch's loop over time {:9.1} ms, {:.1} times as long", 1e3 * theirs, theirs / step);
-        println!("PyTorch {torch} on {threads} threads");
+        let (products, torch) = (median(products), format!("PyTorch {torch} on {threads} threads"));
+        println!(
+            "and its matrix products  {:9.1} ms, {:.0}%, {torch}",
+            1e3 * products,
+            100.0 * products / theirs
+        );
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ use crate::backend::{
     Arriving, Forward, Gradients, Operands, Optional, Outcome, ScanDispatch, ScanKernels, can_plan,
     full_shape, state_shape, untracked,
 };
+use crate::gates::{GateDispatch, GateGradients};
 use crate::{Error, burn_type};
 
 type Tensor = FloatTensor<CubeBackend>;
@@ -101,6 +102,9 @@ impl ScanKernels for CubeBackend {
         on_runtime!(&operands.x.device, |runtime| backward(runtime, op, options, operands, arriving))
     }
 }
+
+impl GateDispatch for CubeBackend {}
+impl GateGradients for CubeBackend {}
 
 /// An operand's memory, with what a view says of it.
 struct Held<R: Runtime> {

@@ -12,6 +12,7 @@ use ssm_core::{GatedScan, PlanOptions, ScanBackward};
 
 use crate::Error;
 use crate::backend::{Arriving, Forward, Gradients, Operands, Outcome, ScanDispatch, ScanKernels, untracked};
+use crate::gates::{GateDispatch, GateGradients};
 
 type Tensor<B> = FusionTensor<<B as FusionBackend>::FusionRuntime>;
 
@@ -55,6 +56,9 @@ impl<B: FusionBackend + ScanKernels> ScanKernels for Fusion<B> {
         Ok(out.map(|gradient| gradient.map(|tensor| record::<B>(tensor, &operands.x))))
     }
 }
+
+impl<B: FusionBackend> GateDispatch for Fusion<B> {}
+impl<B: FusionBackend> GateGradients for Fusion<B> {}
 
 fn inner<B: FusionBackend>(operands: &Operands<Fusion<B>>) -> Operands<B> {
     Operands {

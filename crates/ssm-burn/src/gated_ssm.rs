@@ -9,10 +9,12 @@
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig, RmsNorm, RmsNormConfig};
-use burn::tensor::activation::{sigmoid, silu};
+use burn::tensor::module::linear;
 use burn::tensor::{DType, Device, Distribution, FloatDType, Tensor};
 
+use crate::gates::{sigmoid_gate, swish_gate};
 use crate::recurrent::{Input, Recurrent, State};
+use crate::scan::served;
 use crate::sequences::Carry;
 use crate::{Checkpoint, Error, ScanOptions, Sequences, gated_scan};
 
@@ -143,11 +145,12 @@ impl Recurrent for GatedSsm {
         sequences: &Sequences,
         state: &GatedSsmState,
     ) -> Result<(Tensor<3>, GatedSsmState), Error> {
+        served(&x.device())?;
         let n = self.norm.as_ref().map_or_else(|| x.clone(), |norm| normed(norm, x.clone()));
-        let a = sigmoid(self.a.forward(n.clone()) + self.a_bias.val().unsqueeze());
+        let a = sigmoid_gate(linear(n.clone(), self.a.weight.val(), Some(self.a_bias.val())));
         let u = self.b.forward(n.clone());
-        let d = sigmoid(self.d.forward(n.clone()));
-        let c = silu(self.c_a.forward(n.clone())) * self.c_b.forward(n);
+        let d = sigmoid_gate(self.d.forward(n.clone()));
+        let c = swish_gate(self.c_a.forward(n.clone()), self.c_b.forward(n));
         let (h, carried) = scan_as(self.scan, u, a, Some(d), Some(c), sequences, &state.h)?;
         let y = self.out.forward(h);
         Ok((if self.residual { y + x } else { y }, GatedSsmState { h: carried }))

@@ -7,9 +7,11 @@ mod conv1d;
 mod cube;
 mod error;
 mod flex;
+mod flex_gates;
 #[cfg(feature = "fusion")]
 mod fusion;
 mod gated_ssm;
+mod gates;
 mod hawk;
 mod recurrent;
 mod rg_lru;

@@ -9,11 +9,13 @@
 
 use burn::config::Config;
 use burn::module::{Initializer, Module, Param};
-use burn::tensor::activation::{log_sigmoid, sigmoid};
+use burn::tensor::activation::log_sigmoid;
 use burn::tensor::{Bool, Device, Distribution, FloatDType, Tensor, TensorData};
 
 use crate::gated_ssm::{ScanSettings, scan_as};
+use crate::gates::sigmoid_gate;
 use crate::recurrent::{Input, Recurrent, State};
+use crate::scan::served;
 use crate::sequences::Carry;
 use crate::{Checkpoint, Error, Sequences};
 
@@ -193,6 +195,7 @@ impl RgLru {
         carry: &Carry<2>,
     ) -> Result<(Tensor<3>, Carry<2>), Error> {
         let shape = x.dims();
+        served(&x.device())?;
         let r = gate(&x, &self.a_weight, &self.a_bias);
         let input = gate(&x, &self.input_weight, &self.input_bias);
         // −8·softplus(Λ), exact for any Λ.
@@ -215,7 +218,7 @@ fn gate(x: &Tensor<3>, weight: &Param<Tensor<3>>, bias: &Param<Tensor<2>>) -> Te
     let [heads, block, _] = weight.val().dims();
     let blocks = x.clone().reshape([batch * len, heads, block]).swap_dims(0, 1);
     let mixed = blocks.matmul(weight.val()) + bias.val().reshape([heads, 1, block]);
-    sigmoid(mixed.swap_dims(0, 1).reshape([batch, len, width]))
+    sigmoid_gate(mixed.swap_dims(0, 1).reshape([batch, len, width]))
 }
 
 /// m = sqrt(1 − a²) from log a, with dm/dz = 1/sqrt(max(4z, 1e-6)) for z = 1 − a².

@@ -131,14 +131,7 @@ impl First {
     fn of(x: &Tensor<3>) -> Result<Self, Error> {
         let device = x.device();
         let strategy = device.gradient_checkpointing_strategy();
-        let device = device.without_autodiff();
-        match device.as_dispatch() {
-            DispatchDevice::Flex(_) => Ok(Self { device, strategy }),
-            #[cfg(feature = "wgpu")]
-            DispatchDevice::Cube(cube) => crate::cube::serves(cube).map(|()| Self { device, strategy }),
-            #[allow(unreachable_patterns, reason = "burn's features, which cargo unifies, add devices")]
-            other => Err(Error::UnsupportedDevice { device: format!("{other:?}") }),
-        }
+        served(&device).map(|()| Self { device: device.without_autodiff(), strategy })
     }
 
     fn fits<const R: usize>(
@@ -170,6 +163,21 @@ impl First {
                 Ok(())
             }
         }
+    }
+}
+
+/// Whether tensors of the device can be scanned.
+///
+/// # Errors
+///
+/// [`Error::UnsupportedDevice`], [`Error::NotConnected`].
+pub(crate) fn served(device: &Device) -> Result<(), Error> {
+    match device.clone().without_autodiff().as_dispatch() {
+        DispatchDevice::Flex(_) => Ok(()),
+        #[cfg(feature = "wgpu")]
+        DispatchDevice::Cube(cube) => crate::cube::serves(cube),
+        #[allow(unreachable_patterns, reason = "burn's features, which cargo unifies, add devices")]
+        other => Err(Error::UnsupportedDevice { device: format!("{other:?}") }),
     }
 }
 
