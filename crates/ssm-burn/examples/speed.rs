@@ -13,6 +13,10 @@ use burn::tensor::{Device, Distribution, Tensor};
 use clap::Parser;
 use ssm_burn::{GatedSsm, GatedSsmConfig, Recurrent, ScanOptions, gated_scan};
 
+/// Tensors of a step are tens of MiB, which the system's allocator may map and clear anew each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Times training steps.
 #[derive(Parser)]
 struct Args {

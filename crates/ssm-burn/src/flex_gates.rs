@@ -1,4 +1,4 @@
-//! The gates on burn's flex backend, in f32: one pass on all threads, in place where nobody else holds the memory.
+//! The gates on burn's flex backend, in f32 (expm1 in f64 too): one pass on all threads, in place where nobody else holds the memory.
 
 use std::f32::consts::LOG2_E;
 
@@ -8,7 +8,9 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::DType;
 use rayon::prelude::*;
 
-use crate::gates::{GateDispatch, GateGradients, sigmoid_by_ops, swish_by_ops, swish_gradients_by_ops};
+use crate::gates::{
+    GateDispatch, GateGradients, expm1_by_ops, sigmoid_by_ops, swish_by_ops, swish_gradients_by_ops,
+};
 
 type Tensor = FloatTensor<Flex>;
 
@@ -38,6 +40,19 @@ impl GateDispatch for Flex {
             }
         });
         out
+    }
+
+    fn expm1(u: Tensor) -> Tensor {
+        let mut u = in_order(u);
+        match u.dtype() {
+            DType::F32 => pieces(&mut u).for_each(|u| u.iter_mut().for_each(|u| *u = u.exp_m1())),
+            DType::F64 => {
+                let pieces = u.storage_mut::<f64>().par_chunks_mut(PIECE);
+                pieces.for_each(|u| u.iter_mut().for_each(|u| *u = u.exp_m1()));
+            }
+            _ => return expm1_by_ops::<Self>(u),
+        }
+        u
     }
 }
 
@@ -79,7 +94,7 @@ fn pieces(tensor: &mut Tensor) -> rayon::slice::ChunksMut<'_, f32> {
 
 /// The tensor whose memory is its elements in order and no others; a narrowed one is a part of its memory.
 fn in_order(tensor: Tensor) -> Tensor {
-    let whole = tensor.bytes().len() == tensor.shape().num_elements() * size_of::<f32>();
+    let whole = tensor.bytes().len() == tensor.shape().num_elements() * tensor.dtype().size();
     if whole && tensor.is_contiguous() { tensor } else { tensor.to_contiguous() }
 }
 

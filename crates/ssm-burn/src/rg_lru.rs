@@ -5,15 +5,15 @@
 //! h[t] = a[t]·h[t-1] + m[t]·i[t]·x[t]          where a sequence begins: m = 1, a = 0
 //! ```
 //!
-//! 1 − a² is −expm1(2·log a), which keeps its digits near a = 1, and the slope of its root is bounded there.
+//! 1 − a is computed first, which keeps its digits near a = 1, and the slope of the root is bounded there.
 
 use burn::config::Config;
 use burn::module::{Initializer, Module, Param};
-use burn::tensor::activation::log_sigmoid;
+use burn::tensor::activation::sigmoid;
 use burn::tensor::{Bool, Device, Distribution, FloatDType, Tensor, TensorData};
 
 use crate::gated_ssm::{ScanSettings, scan_as};
-use crate::gates::sigmoid_gate;
+use crate::gates::{expm1, sigmoid_gate};
 use crate::recurrent::{Input, Recurrent, State};
 use crate::scan::served;
 use crate::sequences::Carry;
@@ -198,11 +198,9 @@ impl RgLru {
         served(&x.device())?;
         let r = gate(&x, &self.a_weight, &self.a_bias);
         let input = gate(&x, &self.input_weight, &self.input_bias);
-        // −8·softplus(Λ), exact for any Λ.
-        let slope = log_sigmoid(self.lambda.val().neg()) * SPEED;
+        let slope = softplus(self.lambda.val()) * -SPEED;
         let log_a = r * slope.unsqueeze();
-        let mut m = complement(&log_a);
-        let mut a = log_a.exp();
+        let (mut a, mut m) = decay(&log_a);
         if let Some(resets) = resets {
             let resets = resets.reshape([shape[0], shape[1], 1]).expand(shape);
             m = m.mask_fill(resets.clone(), 1.0);
@@ -221,21 +219,37 @@ fn gate(x: &Tensor<3>, weight: &Param<Tensor<3>>, bias: &Param<Tensor<2>>) -> Te
     sigmoid_gate(mixed.swap_dims(0, 1).reshape([batch, len, width]))
 }
 
-/// m = sqrt(1 − a²) from log a, with dm/dz = 1/sqrt(max(4z, 1e-6)) for z = 1 − a².
+/// ln(1 + exp(Λ)) to the last digits also where it is small, which is where a channel's memory is long: a GPU's logarithm is
+/// exact next to 1 to f32's digits of 1 and no further, so a series is taken, ln(1 + e) = 2·artanh(e / (2 + e)).
+fn softplus(lambda: Tensor<1>) -> Tensor<1> {
+    let still = lambda.clone().detach();
+    let e = still.clone().abs().neg().exp();
+    let s = e.clone() / e.add_scalar(2.0);
+    let square = s.clone().square();
+    // s is at most a third: the first term left out is 1e-17 of the sum.
+    let odd = (1..=33).rev().step_by(2).map(f64::from);
+    let series = odd.fold(square.zeros_like(), |sum, n| sum * square.clone() + 1.0 / n);
+    let value = still.clone().clamp_min(0.0) + s.mul_scalar(2.0) * series;
+    if lambda.is_tracked() { (lambda - still.clone()) * sigmoid(still) + value } else { value }
+}
+
+/// a and m = sqrt(1 − a²) from log a, with dm/dz = 1/sqrt(max(4z, 1e-6)) for z = 1 − a².
 ///
-/// Value and slope are computed outside of autodiff and joined by `(log a − log a)·slope + m`, whose first term is 0:
-/// burn's own slope of the root is infinite at 0, and this keeps one tensor for backward instead of five.
-fn complement(log_a: &Tensor<3>) -> Tensor<3> {
+/// Values and slopes are computed outside of autodiff and joined by `(log a − log a)·slope + value`, whose first term is 0:
+/// burn's own slope of the root is infinite at 0, and this keeps two tensors for backward instead of a chain of them.
+fn decay(log_a: &Tensor<3>) -> (Tensor<3>, Tensor<3>) {
     let still = log_a.clone().detach();
-    // −expm1(2u) = −2t / (1 − t) for t = tanh(u): no digit is lost for u ≤ 0, however small.
-    let t = still.clone().tanh();
-    let z = t.clone().mul_scalar(-2.0) / (t.neg().add_scalar(1.0));
+    // 1 − a and no digit lost, however close to 0 it is. An exp that is off by two units in the last place, as a GPU's is,
+    // would be off by that much of 1 and not of the distance to it, and over a memory of n steps that counts n times.
+    let off = expm1(still.clone()).neg();
+    let a = off.clone().neg().add_scalar(1.0);
+    let z = off.clone() * off.neg().add_scalar(2.0);
     let m = z.clone().sqrt();
     if !log_a.is_tracked() {
-        return m;
+        return (a, m);
     }
     // dz/d(log a) = −2·a².
-    let squares = still.clone().mul_scalar(2.0).exp();
-    let slope = squares.mul_scalar(-2.0) / z.mul_scalar(4.0).clamp_min(1e-6).sqrt();
-    (log_a.clone() - still) * slope + m
+    let slope = a.clone().square().mul_scalar(-2.0) / z.mul_scalar(4.0).clamp_min(1e-6).sqrt();
+    let change = log_a.clone() - still;
+    (change.clone() * a.clone() + a, change * slope + m)
 }
