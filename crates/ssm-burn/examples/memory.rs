@@ -93,7 +93,7 @@ fn main() -> Result<(), Failure> {
             let x = Tensor::<3>::random([args.batch, len, args.hidden], range, &device).require_grad();
             let mut peak = 0;
             let mut times = Vec::new();
-            // The first run warms up.
+            // The first run warms up: what it allocates and leaves to the next ones is no part of a step.
             for run in 0..if args.quick { 4 } else { 8 } {
                 let before = NOW.load(Relaxed);
                 PEAK.store(before, Relaxed);
@@ -101,8 +101,8 @@ fn main() -> Result<(), Failure> {
                 layer.forward(x.clone())?.square().mean().backward();
                 if run > 0 {
                     times.push(start.elapsed().as_nanos() as f64);
+                    peak = peak.max((PEAK.load(Relaxed) - before).max(0) as u64);
                 }
-                peak = peak.max((PEAK.load(Relaxed) - before).max(0) as u64);
             }
             rows.push(row(&place, &args, len, policy, peak, &times)?);
         }
