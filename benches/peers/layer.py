@@ -2,8 +2,8 @@
 
     python3 benches/peers/layer.py --shape 8,1024,256 --multiplier 4 --runs 3
 
-Prints the seconds of each step, and of its matrix products alone, as one line of JSON. The layer is checked against its golden vector first: y, and the
-gradients of the input and of every parameter. Installs PyTorch alone into target/peers-torch.
+Prints the seconds of each step, and of its matrix products alone, as one line of JSON. The layer is checked against its
+golden vector first: y, and the gradients of the input and of every parameter. Installs PyTorch alone into target/peers-torch.
 """
 
 import argparse

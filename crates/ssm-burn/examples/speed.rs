@@ -2,8 +2,9 @@
 //!
 //!     cargo run --release -p ssm-burn --example speed -- --torch
 //!
-//! Prints medians, their ratio, and the share of the step that the scan and the matrix products take. `--torch` times the layer in PyTorch too,
-//! by benches/peers/layer.py, which installs PyTorch under target first. `--shape B,L,D` picks another shape.
+//! Prints medians, their ratio, and the share of the step that the scan and the matrix products take. `--torch` times the
+//! layer in PyTorch too, by benches/peers/layer.py, which installs PyTorch under target first. `--shape B,L,D` picks another
+//! shape.
 
 use std::process::Command;
 use std::time::Instant;

@@ -1,4 +1,5 @@
-//! The gates on burn's flex backend, in f32 (expm1 in f64 too): one pass on all threads, in place where nobody else holds the memory.
+//! The gates on burn's flex backend, in f32 (expm1 in f64 too): one pass on all threads, in place where nobody else holds
+//! the memory.
 
 use std::f32::consts::LOG2_E;
 
@@ -103,8 +104,8 @@ fn sigmoid(z: f32) -> f32 {
     1.0 / (1.0 + exp(-z))
 }
 
-/// exp(x) to two units in the last place: 0 and infinity beyond f32's range come out as 1e-38 and infinity, NaN as NaN.
-/// Unlike the library's, the compiler turns a loop over it into vector instructions.
+/// exp(x) to two units in the last place; below f32's range it is 1e-38, above infinity, and of NaN NaN. Unlike the
+/// library's, the compiler turns a loop over it into vector instructions.
 #[inline]
 fn exp(x: f32) -> f32 {
     // Adding this rounds to an integer, which then is in the sum's low bits.
