@@ -153,12 +153,15 @@ struct Exchange {
     }
 };
 
-// A block's share of a column: draws chunks, publishes, follows. FOLD rows fit into shared memory; of what was
-// not asked for ahead, MOST loads of a thread are under way at once, as registers allow.
-template <int LANES, int FOLD, int MOST>
+// A block's share of a column: draws chunks, publishes, follows. FOLD rows of aggregates fit into shared memory, in two
+// halves: one is folded by warp 0 while the other warps bring the next rows into the other.
+template <int LANES, int FOLD, int WARPS, int MOST>
 struct Chain {
     static const int HALF = FOLD / 2;
-    // Rows too new to be asked for ahead. Where all are few, it is worth a try.
+    // Where so few blocks share a column, aggregates are there by the time that they are asked for. Among more, what is
+    // asked for behind the next chunk's rows comes late, and late for all: there the rows wait.
+    static const int FEW = 4;
+    // Rows too new to be asked for before this block has published. Where all are few, it is worth a try.
     static const int FRESH = 20;
 
     scan_u32* ticket;      // of the column; absent with one worker
@@ -166,7 +169,7 @@ struct Chain {
     Published* staged;     // shared, FOLD * LANES
     int* restart;          // shared: one past the last restart of each half of staged
     scan_i64 followed;     // steps that warp 0's carry has passed
-    int ahead;             // rows after them that were asked for
+    int asked;             // rows after them that were asked for
     int warp, warps, lane;
 
     template <typename Params>
@@ -177,7 +180,7 @@ struct Chain {
         staged = shared;
         restart = shared_restart;
         if (threadIdx.x == 0) restart[0] = restart[1] = 0;
-        followed = ahead = 0;
+        followed = asked = 0;
         warp = threadIdx.x / 32;
         warps = blockDim.x / 32;
         lane = threadIdx.x % 32;
@@ -195,7 +198,7 @@ struct Chain {
         if (!ticket) return;
 #pragma unroll
         for (int i = 0; i < V; i++) {
-            Published* const to = column + k * LANES + lane * V + i;
+            Published* const to = column + k * LANES + place(lane, i);
             publish(&to->p, first || !exists ? RESTART : half_bits(whole[i].p));
             publish(&to->s, half_bits(first ? whole[i].apply((double)start[i]) : exists ? whole[i].s : 0.0));
         }
@@ -205,80 +208,112 @@ struct Chain {
     // it was published long ago. One group of copies.
     SCAN_DEVICE void look_ahead(scan_i64 k) {
         const scan_i64 rows = k - followed, old = rows > 2 * FRESH ? rows - FRESH : rows;
-        ahead = ticket && old > 0 ? (int)(old < HALF ? old : HALF) : 0;
-        const Published* const from = column + followed * LANES;
-#pragma unroll 1
-        for (int at = threadIdx.x; at < ahead * LANES; at += blockDim.x) {
-            copy_piece<16>(reinterpret_cast<char*>(staged + at), reinterpret_cast<const char*>(from + at));
-        }
+        asked = ticket && old > 0 ? (int)(old < HALF ? old : HALF) : 0;
+        each(0, asked, [&](int at) { ask(at, at); });
+        copy_commit();
+    }
+    // Asks for as much of the rest as there is room for, and again for what was asked for too early. For this block has
+    // published, and nothing has been asked for since: what comes behind the next chunk's rows is slow. One group.
+    SCAN_DEVICE void look_again(scan_i64 k) {
+        const scan_i64 rows = k - followed;
+        const int many = !ticket || rows < 0 ? 0 : rows < FOLD ? (int)rows : FOLD;
+        each(0, asked, [&](int at) {
+            if (missing(staged[at])) ask(at, at);
+        });
+        each(asked, many, [&](int at) { ask(at, at); });
+        asked = many;
         copy_commit();
     }
 
-    // The carry after steps followed..k, from the carry before them. All threads call it; warp 0's carry counts. While
-    // warp 0 folds what lies in one half of `staged`, the others bring more into the other.
+    // The carry after steps followed..k, from the carry before them. All threads call it; warp 0's carry counts. `newer`
+    // groups of copies were begun since look_again.
     template <int V>
-    SCAN_DEVICE void follow_to(scan_i64 k, double (&carry)[V]) {
+    SCAN_DEVICE void follow_to(scan_i64 k, double (&carry)[V], int newer) {
         int half = 0;
         while (ticket && followed < k) {
-            const int many = ahead ? ahead : k - followed < HALF ? (int)(k - followed) : HALF;
-            const Published* const from = column + followed * LANES;
-            Published* const to = staged + half * HALF * LANES;
-            if (ahead) {
-                // Where it was too early, once more; each thread looks at what it asked for.
-                for (int at = threadIdx.x; at < many * LANES; at += blockDim.x) {
-                    const Published early = to[at];
-                    stage(from, to, at, early, half);
-                }
-                ahead = 0;
+            const scan_i64 next = asked > 0 ? asked : k - followed;
+            const int many = next < HALF ? (int)next : HALF, base = half * HALF * LANES;
+            if (asked > 0) {
+                copy_wait(newer);
+                each_of(base, base + many * LANES, [&](int at) { settle(at, at - base, half); });
             } else if (warp > 0) {
-                const int step = blockDim.x - 32;
-                for (int at = threadIdx.x - 32; at < many * LANES; at += MOST * step) {
+                const int STEP = 32 * (WARPS - 1), end = many * LANES;
+                for (int at = (int)threadIdx.x - 32; at < end; at += MOST * STEP) {
                     Published got[MOST];
 #pragma unroll
                     for (int i = 0; i < MOST; i++) {
                         got[i] = {};
-                        if (at + i * step < many * LANES) got[i] = peek(from + at + i * step);
+                        if (at + i * STEP < end) got[i] = peek(published(at + i * STEP));
                     }
 #pragma unroll
                     for (int i = 0; i < MOST; i++) {
-                        if (at + i * step < many * LANES) stage(from, to, at + i * step, got[i], half);
+                        if (at + i * STEP < end) {
+                            staged[base + at + i * STEP] = got[i];
+                            settle(base + at + i * STEP, at + i * STEP, half);
+                        }
                     }
                 }
             }
             __syncthreads();
-            if (warp == 0) {
-                // Nothing before the last restart counts.
-                int e = restart[half];
-                __syncwarp();
-                if (lane == 0) restart[half] = 0;
-#pragma unroll
-                for (int i = 0; i < V; i++) {
-                    if (e) carry[i] = __longlong_as_double((scan_i64)to[(e - 1) * LANES + lane * V + i].s);
-                }
-#pragma unroll 4
-                for (; e < many; e++) {
-#pragma unroll
-                    for (int i = 0; i < V; i++) {
-                        const Published a = to[e * LANES + lane * V + i];
-                        const Aggregate passed = {__longlong_as_double((scan_i64)a.p),
-                                                  __longlong_as_double((scan_i64)a.s)};
-                        carry[i] = passed.apply(carry[i]);
-                    }
-                }
-            }
+            if (warp == 0) fold(staged + base, many, half, carry);
             followed += many;
+            if (asked > 0) asked -= many;
             half ^= 1;
         }
     }
 
 private:
-    // Waits for one publication and lays it down.
-    SCAN_DEVICE void stage(const Published* from, Published* to, int at, Published got, int half) {
-        while (got.p == NOT_YET || got.s == NOT_YET) {
-            poll_pause();
-            got = peek(from + at);
+    // Where a row holds channel i of a lane: neighbours in memory for neighbouring lanes.
+    static SCAN_DEVICE int place(int lane, int i) { return 32 * i + lane; }
+    static SCAN_DEVICE bool missing(const Published& got) { return got.p == NOT_YET || got.s == NOT_YET; }
+    // The places from row `from` to `to` of staged that are this thread's; warp 0 has none.
+    template <typename Do>
+    SCAN_DEVICE void each(int from, int to, Do&& act) const {
+        each_of(from * LANES, to * LANES, act);
+    }
+    template <typename Do>
+    SCAN_DEVICE void each_of(int from, int to, Do&& act) const {
+        const int STEP = 32 * (WARPS - 1), own = (int)threadIdx.x - 32;
+        if (own < 0) return;
+        const int skip = from > own ? (from - own + STEP - 1) / STEP : 0;
+#pragma unroll 1
+        for (int at = own + skip * STEP; at < to; at += STEP) act(at);
+    }
+    // The publication that lies `ahead` places after the first that is not followed yet.
+    SCAN_DEVICE const Published* published(int ahead) const { return column + followed * LANES + ahead; }
+    SCAN_DEVICE void ask(int at, int ahead) const {
+        copy_piece<16>(reinterpret_cast<char*>(staged + at), reinterpret_cast<const char*>(published(ahead)));
+    }
+    // Waits for what was asked for too early.
+    SCAN_DEVICE void settle(int at, int ahead, int half) const {
+        Published got = staged[at];
+        if (missing(got)) {
+            do {
+                poll_pause();
+                got = peek(published(ahead));
+            } while (missing(got));
+            staged[at] = got;
         }
-        to[at] = got;
-        if (got.p == RESTART) atomicMax(restart + half, at / LANES + 1);
+        if (got.p == RESTART) atomicMax(restart + half, ahead / LANES + 1);
+    }
+    template <int V>
+    SCAN_DEVICE void fold(const Published* from, int many, int half, double (&carry)[V]) const {
+        // Nothing before the last restart counts.
+        int e = restart[half];
+        __syncwarp();
+        if (lane == 0) restart[half] = 0;
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+            if (e) carry[i] = __longlong_as_double((scan_i64)from[(e - 1) * LANES + place(lane, i)].s);
+        }
+#pragma unroll 4
+        for (; e < many; e++) {
+#pragma unroll
+            for (int i = 0; i < V; i++) {
+                const Published a = from[e * LANES + place(lane, i)];
+                const Aggregate passed = {__longlong_as_double((scan_i64)a.p), __longlong_as_double((scan_i64)a.s)};
+                carry[i] = passed.apply(carry[i]);
+            }
+        }
     }
 };

@@ -25,7 +25,7 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
     const scan_i64 channels = (scan_i64)p.channels, across = (channels + LANES - 1) / LANES;
     const scan_i64 columns = gridDim.x / p.workers, at = blockIdx.x % columns, row_index = at / across;
     const scan_i64 walk = walk_steps(p, G::CHUNK);
-    Chain<LANES, G::FOLD, V == 1 ? 4 : 2> chain;
+    Chain<LANES, G::FOLD, WARPS, V == 1 ? 4 : 2> chain;
     chain.start(p, at, columns, walk, staged, reinterpret_cast<int*>(drawn + 6));
     const int warp = chain.warp, lane = chain.lane;
     const Lanes l = Lanes::at<V>(at % across, channels, lane);
@@ -41,6 +41,9 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
         }
         copy_commit();
     };
+    // Whether the next chunk's rows are asked for before the aggregates have come, or behind them. The choice costs code,
+    // so it is left to the kernels that are there for speed, where it was measured.
+    const bool soon = SCAN_ARCH < 90 || !G::FAST || p.workers <= chain.FEW;
     auto place_chunk = [&](scan_i64 k, Chunk* to) {
         *to = chunk_at(p, row_index, k, walk, G::CHUNK, G::SAVE, false);
     };
@@ -81,33 +84,38 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
             if (has_c) gate.load(stage + C * TENSOR, lane);
             __syncwarp();
         }
-        copy(drawn[now < 2 ? now + ring - 2 : now - 2], slot);
+        Aggregate whole[V];
+        if (turn >= 0) {
+            StepAggregate sub[V];
+#pragma unroll
+            for (int i = 0; i < V; i++) sub[i] = StepAggregate::none();
+            steps.aggregate(sub);
+            exchange.put(warp, lane, sub);
+            __syncthreads();
+            if (warp == 0) {
+                exchange.whole(lane, subs, whole);
+                chain.template publish_chunk<V>(k, whole, start, c.first, c.exists);
+            }
+            copy_wait(0);
+            if (!c.first) chain.look_again(k);
+        }
+        const Chunk& following = drawn[now < 2 ? now + ring - 2 : now - 2];
         Chunk* const free_place = drawn + (now == 0 ? ring - 1 : now - 1);
+        const int freed = slot;
         slot = slot + 1 == slots ? 0 : slot + 1;
         now = now + 1 == ring ? 0 : now + 1;
+        if (turn < 0 || soon) copy(following, freed);
         if (turn < 0) continue;
 
-        StepAggregate sub[V];
-#pragma unroll
-        for (int i = 0; i < V; i++) sub[i] = StepAggregate::none();
-        steps.aggregate(sub);
-        exchange.put(warp, lane, sub);
-        __syncthreads();
-
-        Aggregate whole[V];
-        if (warp == 0) {
-            exchange.whole(lane, subs, whole);
-            chain.template publish_chunk<V>(k, whole, start, c.first, c.exists);
-        }
         // Drawn here and looked up below, since the wait for others hides the wait for the ticket.
         scan_i64 ticket = 0;
         if (threadIdx.x == blockDim.x - 1) ticket = chain.draw(turn + slots + 1);
         if (c.first) {
             chain.followed = k;
         } else {
-            copy_wait(1);
-            chain.follow_to(k, carry);
+            chain.follow_to(k, carry, soon ? 1 : 0);
         }
+        if (!soon) copy(following, freed);
         if (warp == 0) {
 #pragma unroll
             for (int i = 0; i < V; i++) carry[i] = c.first ? (double)start[i] : carry[i];
