@@ -159,7 +159,7 @@ fn open_driver() -> Result<(), CudaError> {
         // do the same. No symbol is taken from the handle.
         match unsafe { libloading::Library::new(name) } {
             Ok(_) => return Ok(()),
-            Err(error) => outcome = Err(CudaError::NoDriver(error)),
+            Err(error) => outcome = Err(CudaError::NoDriver(error.into())),
         }
     }
     outcome

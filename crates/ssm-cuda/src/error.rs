@@ -3,12 +3,12 @@
 use cudarc::driver::{DriverError, sys::CUresult};
 
 /// Why a device cannot be used, or why work on it failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CudaError {
     /// There is no libcuda on this machine: no NVIDIA driver is installed.
     #[error("no NVIDIA driver: libcuda cannot be loaded")]
-    NoDriver(#[source] libloading::Error),
+    NoDriver(#[source] LoadError),
     /// The driver is there, the device is not.
     #[error("no CUDA device {ordinal}: the driver sees {count}")]
     NoDevice {
@@ -53,6 +53,17 @@ pub enum CudaError {
         /// The driver's status.
         status: CUresult,
     },
+}
+
+/// Why the system's loader did not load a library, in its own words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct LoadError(String);
+
+impl From<libloading::Error> for LoadError {
+    fn from(error: libloading::Error) -> Self {
+        Self(error.to_string())
+    }
 }
 
 /// What belongs to another stream or context.

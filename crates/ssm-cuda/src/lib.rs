@@ -20,7 +20,7 @@ mod plan_tests;
 
 pub use device::{CudaBackend, DeviceLimits};
 pub use easy::{CudaElement, Error, Forward, Gradients, Inputs, backward, forward, step};
-pub use error::{CudaError, ForeignStream};
+pub use error::{CudaError, ForeignStream, LoadError};
 pub use ops::CudaOp;
 pub use view::{CudaMut, CudaQueue, CudaRef};
 
