@@ -86,7 +86,7 @@ impl<B: Backend> From<Result<(FloatTensor<B>, Option<FloatTensor<B>>), Error>> f
 }
 
 /// The scan on whichever backend the tensors live on.
-#[backend_extension(Flex, Cube: cfg(feature = "wgpu"), Autodiff)]
+#[backend_extension(Flex, Cube: cfg(any(feature = "wgpu", feature = "cuda")), Autodiff)]
 pub(crate) trait ScanDispatch: Backend {
     /// Forward, recorded for backward where an operand is tracked.
     fn gated_scan(

@@ -56,8 +56,14 @@ pub(crate) trait Runtime {
 macro_rules! on_runtime {
     ($device:expr, |$runtime:ident| $body:expr) => {
         match $device {
+            #[cfg(feature = "wgpu")]
             CubeDevice::Wgpu(device) => {
                 let $runtime = &crate::wgpu::Connected::to(device)?;
+                $body
+            }
+            #[cfg(feature = "cuda")]
+            CubeDevice::Cuda(device) => {
+                let $runtime = &crate::cuda::Opened::on(device)?;
                 $body
             }
             other => Err(Error::UnsupportedDevice { device: format!("{other:?}") }),
@@ -69,7 +75,7 @@ macro_rules! on_runtime {
 ///
 /// # Errors
 ///
-/// [`Error::UnsupportedDevice`], [`Error::NotConnected`].
+/// [`Error::UnsupportedDevice`]; [`Error::NotConnected`] for a wgpu device, `Error::Cuda` for a CUDA device.
 pub(crate) fn serves(device: &CubeDevice) -> Result<(), Error> {
     on_runtime!(device, |_runtime| Ok(()))
 }

@@ -55,6 +55,10 @@ pub enum Error {
     #[cfg(feature = "wgpu")]
     #[error(transparent)]
     Wgpu(#[from] ssm_wgpu::WgpuError),
+    /// The CUDA device failed, or cannot be used.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Cuda(#[from] ssm_cuda::CudaError),
     /// Operands on different devices.
     #[error("{tensor} is on {got}, expected {expected}")]
     Device {

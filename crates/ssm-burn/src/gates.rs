@@ -28,7 +28,7 @@ pub(crate) fn expm1(u: Tensor<3>) -> Tensor<3> {
 }
 
 /// The gates on whichever backend the tensors live on; by burn's own ops where the backend has nothing better.
-#[backend_extension(Flex, Cube: cfg(feature = "wgpu"), Autodiff)]
+#[backend_extension(Flex, Cube: cfg(any(feature = "wgpu", feature = "cuda")), Autodiff)]
 pub(crate) trait GateDispatch: Backend {
     /// σ(z).
     fn sigmoid_gate(z: FloatTensor<Self>) -> FloatTensor<Self> {

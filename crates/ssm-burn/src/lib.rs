@@ -3,8 +3,10 @@
 mod autodiff;
 mod backend;
 mod conv1d;
-#[cfg(feature = "wgpu")]
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod cube;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod error;
 mod flex;
 mod flex_gates;

@@ -170,11 +170,11 @@ impl First {
 ///
 /// # Errors
 ///
-/// [`Error::UnsupportedDevice`], [`Error::NotConnected`].
+/// [`Error::UnsupportedDevice`]; [`Error::NotConnected`] for a wgpu device, `Error::Cuda` for a CUDA device.
 pub(crate) fn served(device: &Device) -> Result<(), Error> {
     match device.clone().without_autodiff().as_dispatch() {
         DispatchDevice::Flex(_) => Ok(()),
-        #[cfg(feature = "wgpu")]
+        #[cfg(any(feature = "wgpu", feature = "cuda"))]
         DispatchDevice::Cube(cube) => crate::cube::serves(cube),
         #[allow(unreachable_patterns, reason = "burn's features, which cargo unifies, add devices")]
         other => Err(Error::UnsupportedDevice { device: format!("{other:?}") }),

@@ -38,15 +38,21 @@ pub(crate) fn devices() -> Vec<Device> {
         Device::flex(),
         #[cfg(feature = "wgpu")]
         wgpu().0,
+        #[cfg(feature = "cuda")]
+        Device::cuda(0),
     ]
 }
 
 /// The types that both burn's own ops and the scan know there.
 pub(crate) fn types(device: &Device) -> &'static [DType] {
-    match *device == Device::flex() {
-        true => &DType::ALL,
-        false => &[DType::F32, DType::F16],
+    if *device == Device::flex() {
+        return &DType::ALL;
     }
+    #[cfg(feature = "cuda")]
+    if *device == Device::cuda(0) {
+        return &[DType::F32, DType::F16, DType::Bf16];
+    }
+    &[DType::F32, DType::F16]
 }
 
 /// burn's wgpu device of this process, and the setup behind it.
