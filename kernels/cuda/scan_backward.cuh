@@ -28,15 +28,15 @@ SCAN_DEVICE void backward_copy(const ScanBackward& p, const BackwardNeeds& need,
     const int size = DyRows<In, V, ROWS>::size(p.out_type);
     const bool alike = size == sizeof(T) && p.access == p.out_access;
     const scan_u64 from[5] = {need.x ? p.x : 0, p.a, need.b ? p.b : 0, need.c ? p.c : 0, alike ? p.dy : 0};
-    copy_tensors<5, SEGMENT, ROWS, FAST>(to, TENSOR, from, offset * (int)sizeof(T), stride * (int)sizeof(T), rows,
+    copy_tensors<5, SEGMENT, ROWS, V * (int)sizeof(T), FAST>(to, TENSOR, from, offset * (int)sizeof(T), stride * (int)sizeof(T), rows,
                                    l.valid * (int)sizeof(T), lane, p.access);
     if (!alike) {
         const scan_u64 dy[1] = {p.dy};
         if (size == 4) {
-            copy_tensors<1, LANES * 4, ROWS, false>(to + DY * TENSOR, 0, dy, offset * 4, stride * 4, rows,
+            copy_tensors<1, LANES * 4, ROWS, 4, false>(to + DY * TENSOR, 0, dy, offset * 4, stride * 4, rows,
                                                     l.valid * 4, lane, p.out_access);
         } else {
-            copy_tensors<1, LANES * 2, ROWS, false>(to + DY * TENSOR, 0, dy, offset * 2, stride * 2, rows,
+            copy_tensors<1, LANES * 2, ROWS, 2, false>(to + DY * TENSOR, 0, dy, offset * 2, stride * 2, rows,
                                                     l.valid * 2, lane, p.out_access);
         }
     }

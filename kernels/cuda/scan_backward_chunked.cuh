@@ -43,8 +43,10 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
         }
         copy_commit();
     };
-    // Whether the next chunk's rows are asked for before the aggregates have come, or behind them.
-    const bool soon = p.workers <= chain.FEW;
+    // Whether the next chunk's rows are asked for as soon as this one's are taken, or once all aggregates have come. The
+    // choice costs code, so it is left to the kernels that are there for speed, where it was measured.
+    const bool few = p.workers == 1 ? !p.b && !p.c : p.workers <= chain.FEW;
+    const bool soon = SCAN_ARCH < 90 || !G::FAST || few;
     auto place_chunk = [&](scan_i64 k, Chunk* to) {
         *to = chunk_at(p, row_index, k, walk, G::CHUNKB, G::SAVE, true);
     };
@@ -90,63 +92,60 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
             in.load(stage, TENSOR, lane, need, p.out_type, rows, complete);
             __syncwarp();
         }
+        const Chunk& following = drawn[now < 2 ? now + ring - 2 : now - 2];
+        const int freed = slot;
+        if (turn < 0 || soon) copy(following, freed);
+        Chunk* const free_place = drawn + (now == 0 ? ring - 1 : now - 1);
+        slot = slot + 1 == slots ? 0 : slot + 1;
+        now = now + 1 == ring ? 0 : now + 1;
+        if (turn < 0) continue;
+
+        StepAggregate sub[V];
+#pragma unroll
+        for (int i = 0; i < V; i++) sub[i] = StepAggregate::none();
+        in.aggregate(sub);
+        exchange.put(warp, lane, sub);
+        if (need.h && warp % INSIDE != INSIDE - 1) {
+#pragma unroll
+            for (int i = 0; i < V; i++) sub[i] = StepAggregate::none();
+            in.aggregate_h(sub);
+            exchange_h.put(warp, lane, sub);
+        }
+        __syncthreads();
 
         Aggregate whole[V];
+        if (warp == 0) {
+            exchange.whole(lane, subs, whole);
+            chain.template publish_chunk<V>(k, whole, start, c.last, c.exists);
+        }
+        // Drawn here and looked up below, since the wait for others hides the wait for the ticket.
+        scan_i64 ticket = 0;
+        if (threadIdx.x == blockDim.x - 1) ticket = chain.draw(turn + slots + 1);
+
+        in.stay_packed();
         float before[SUB][V] = {};
         const scan_i64 t = c.begin + warp * SUB;
         const GradientStore<T, V, SUB> to = {c.sequence.row(t) * channels + mine, c.sequence.step * channels, rows,
                                              l.mine};
-        if (turn >= 0) {
-            StepAggregate sub[V];
+        if (need.h && rows > 0) {
+            double now[V];
 #pragma unroll
-            for (int i = 0; i < V; i++) sub[i] = StepAggregate::none();
-            in.aggregate(sub);
-            exchange.put(warp, lane, sub);
-            if (need.h && warp % INSIDE != INSIDE - 1) {
+            for (int i = 0; i < V; i++) now[i] = (double)h[i];
+            for (int j = warp - warp % INSIDE; j < warp; j++) {
 #pragma unroll
-                for (int i = 0; i < V; i++) sub[i] = StepAggregate::none();
-                in.aggregate_h(sub);
-                exchange_h.put(warp, lane, sub);
+                for (int i = 0; i < V; i++) now[i] = exchange_h.get(j, lane, i).apply(now[i]);
             }
-            __syncthreads();
-            if (warp == 0) {
-                exchange.whole(lane, subs, whole);
-                chain.template publish_chunk<V>(k, whole, start, c.last, c.exists);
-            }
-            in.stay_packed();
-            if (need.h && rows > 0) {
-                double now[V];
 #pragma unroll
-                for (int i = 0; i < V; i++) now[i] = (double)h[i];
-                for (int j = warp - warp % INSIDE; j < warp; j++) {
-#pragma unroll
-                    for (int i = 0; i < V; i++) now[i] = exchange_h.get(j, lane, i).apply(now[i]);
-                }
-#pragma unroll
-                for (int i = 0; i < V; i++) h[i] = (float)now[i];
-                in.replay(h, before);
-                to.states(p, in, before);
-            }
+            for (int i = 0; i < V; i++) h[i] = (float)now[i];
+            in.replay(h, before);
+            to.states(p, in, before);
         }
-        const Chunk& following = drawn[now < 2 ? now + ring - 2 : now - 2];
-        Chunk* const free_place = drawn + (now == 0 ? ring - 1 : now - 1);
-        const int freed = slot;
-        slot = slot + 1 == slots ? 0 : slot + 1;
-        now = now + 1 == ring ? 0 : now + 1;
-        // Drawn here and looked up below, since the wait for others hides the wait for the ticket.
-        scan_i64 ticket = 0;
-        if (turn >= 0 && threadIdx.x == blockDim.x - 1) ticket = chain.draw(turn + slots + 1);
-        if (turn >= 0 && c.last) chain.followed = k;
-#pragma unroll 1
-        for (int i = 0; i < 2; i++) {
-            if ((i == 0) == soon) {
-                copy(following, freed);
-            } else if (turn >= 0) {
-                chain.follow_to(k, carry, soon ? 1 : 0);
-            }
+        if (c.last) {
+            chain.followed = k;
+        } else {
+            chain.follow_to(k, carry, soon ? 1 : 0);
         }
-        if (turn < 0) continue;
-
+        if (!soon) copy(following, freed);
         if (warp == 0) {
 #pragma unroll
             for (int i = 0; i < V; i++) carry[i] = c.last ? (double)start[i] : carry[i];

@@ -73,8 +73,8 @@ SCAN_DEVICE void copy_wait(int left) {
 // `rows` of ROWS rows of several tensors with the same layout, those that are there. SEGMENT bytes a row in shared
 // memory, of which `valid` exist; `tensor` bytes from one tensor to the next in shared memory, `offset` to the first
 // row in each, `stride` bytes from one row to the next, negative when time runs backwards. FAST unrolls the copies in
-// pieces of 16 bytes.
-template <int TENSORS, int SEGMENT, int ROWS, bool FAST>
+// pieces of 16 bytes. `access` is LEAST or more.
+template <int TENSORS, int SEGMENT, int ROWS, int LEAST, bool FAST>
 SCAN_DEVICE void copy_tensors(char* to, int tensor, const scan_u64 (&from)[TENSORS], scan_i64 offset, scan_i64 stride,
                               int rows, int valid, int lane, int access) {
     if (FAST && access == 16) {
@@ -104,11 +104,11 @@ SCAN_DEVICE void copy_tensors(char* to, int tensor, const scan_u64 (&from)[TENSO
                     if (from[q]) {
                         char* const piece = to + q * tensor + at;
                         const char* const there = reinterpret_cast<const char*>(from[q] + source);
-                        if (access == 16) {
+                        if (!FAST && access == 16) {
                             copy_piece<16>(piece, there);
-                        } else if (access == 8) {
+                        } else if (LEAST == 8 || access == 8) {
                             copy_piece<8>(piece, there);
-                        } else if (access == 4) {
+                        } else if (LEAST == 4 || access == 4) {
                             copy_piece<4>(piece, there);
                         } else {
                             copy_piece<2>(piece, there);

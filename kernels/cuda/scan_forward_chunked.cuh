@@ -1,8 +1,8 @@
 // Forward with time split over warps and blocks: for sequences too few to fill the chip by themselves.
 //
 // Tile: one chunk × 32 * V channels a block, one sub-chunk a warp. A warp copies its own rows to shared memory, takes
-// them into registers, lets the next rows come in behind them, folds them into (P, S), and once the carry is there
-// replays the plain loop. So memory is busy while the block waits for a carry.
+// them into registers, folds them into (P, S), and once the carry is there replays the plain loop. The next rows come in
+// behind these: while the block waits for the carry, where few blocks share a column, and while it replays.
 // Traffic: as marching, and 16 bytes a channel and chunk published, read by each block of the column through L2.
 #pragma once
 
