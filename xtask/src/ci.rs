@@ -180,26 +180,20 @@ fn published() -> Result<Vec<Value>> {
     Ok(packages.iter().filter(|p| p["publish"].is_null()).cloned().collect())
 }
 
-/// Each feature alone. In `[package.metadata.ci]` a crate names those that cannot be built everywhere,
-/// `skip-features = [...]`, and those whose native parts are left out, as docs.rs leaves them out: `docs-rs-features`.
+/// Each feature alone. A crate names those that cannot be built everywhere in
+/// `[package.metadata.ci] skip-features = [...]`.
 fn features() -> Result<Outcome> {
     for package in published()? {
         let name = package["name"].as_str().context("a package without a name")?;
-        let listed = |key: &str| -> Vec<&str> {
-            let list = package["metadata"]["ci"][key].as_array();
-            list.map(|list| list.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
-        };
-        let (skipped, without_native) = (listed("skip-features"), listed("docs-rs-features"));
+        let skipped: Vec<&str> = package["metadata"]["ci"]["skip-features"]
+            .as_array()
+            .map(|list| list.iter().filter_map(Value::as_str).collect())
+            .unwrap_or_default();
         let check = ["check", "--package", name, "--locked", "--no-default-features"];
         passes(&mut cargo(&check))?;
         let Some(features) = package["features"].as_object() else { continue };
         for feature in features.keys().filter(|f| !skipped.contains(&f.as_str())) {
-            let mut command = cargo(&check);
-            command.args(["--features", feature]);
-            if without_native.contains(&feature.as_str()) {
-                command.env("DOCS_RS", "1");
-            }
-            passes(&mut command)?;
+            passes(cargo(&check).args(["--features", feature]))?;
         }
         for feature in skipped {
             println!("{name}: feature {feature} not checked here");
