@@ -101,10 +101,7 @@ impl Runtime for Opened {
         let launched = launch(CudaQueue::from(&self.stream));
         // After an error too: what was launched before it may still be at work in burn's memory.
         let done = self.stream.synchronize();
-        launched.map_err(|error| match error {
-            RunError::Bind(error) => Error::Bind(error),
-            RunError::Device(error) => Error::Cuda(error),
-        })?;
+        launched?;
         done.map_err(|error| Error::Cuda(error.into()))
     }
 }

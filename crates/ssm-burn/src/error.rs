@@ -1,7 +1,9 @@
 //! What a call on burn tensors can say, before any work is done.
 
+use std::convert::Infallible;
+
 use burn::tensor::{DType, GradientCheckpointingStrategy};
-use ssm_core::{BindError, PlanError, ProblemError};
+use ssm_core::{BindError, PlanError, ProblemError, RunError};
 
 /// A call that cannot be served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,4 +109,24 @@ pub enum Error {
     /// The operands do not fit the plan.
     #[error(transparent)]
     Bind(#[from] BindError),
+}
+
+/// The CPU does not fail.
+impl From<Infallible> for Error {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// What a backend's run says, for each backend whose device's error is one of ours.
+impl<E> From<RunError<E>> for Error
+where
+    Self: From<E>,
+{
+    fn from(error: RunError<E>) -> Self {
+        match error {
+            RunError::Bind(error) => error.into(),
+            RunError::Device(error) => error.into(),
+        }
+    }
 }

@@ -11,9 +11,9 @@ use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType as BurnType, Shape, bf16, f16};
 use ssm_core::{
     BackwardArgs, BindError, DType, Element, ForwardArgs, GatedScan, Kernel, Op, Operand, Plan, PlanOptions,
-    RunError, ScanBackward, ScanForward,
+    ScanBackward, ScanForward,
 };
-use ssm_cpu::{CpuBackend, CpuMut, CpuRef, DeviceError};
+use ssm_cpu::{CpuBackend, CpuMut, CpuRef};
 
 use crate::backend::{
     Arriving, Forward, Gradients, Operands, Outcome, ScanDispatch, ScanKernels, can_plan, full_shape,
@@ -60,7 +60,7 @@ impl ScanKernels for Flex {
             final_state: maybe_write(Operand::FinalState, final_state.as_mut())?,
             saved: maybe_write(Operand::Saved, saved.as_mut())?,
         };
-        plan.run(&CPU, args, Some(workspace.as_mut_slice().into()), ()).map_err(failed)?;
+        plan.run(&CPU, args, Some(workspace.as_mut_slice().into()), ())?;
         Ok(Forward { y, final_state, saved })
     }
 
@@ -95,7 +95,7 @@ impl ScanKernels for Flex {
             dc: maybe_write(Operand::Dc, dc.as_mut())?,
             dh0: maybe_write(Operand::Dh0, dh0.as_mut())?,
         };
-        plan.run(&CPU, args, Some(workspace.as_mut_slice().into()), ()).map_err(failed)?;
+        plan.run(&CPU, args, Some(workspace.as_mut_slice().into()), ())?;
         Ok(out)
     }
 }
@@ -183,11 +183,4 @@ where
     CpuBackend: Kernel<O>,
 {
     vec![0.0; plan.report().workspace_bytes.div_ceil(DType::F64.size()) as usize]
-}
-
-fn failed(error: RunError<DeviceError>) -> Error {
-    match error {
-        RunError::Bind(error) => Error::Bind(error),
-        RunError::Device(never) => match never {},
-    }
 }

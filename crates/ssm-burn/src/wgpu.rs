@@ -106,10 +106,7 @@ impl Runtime for Connected {
         launch: impl for<'q> FnOnce(&'q mut CommandEncoder) -> Result<(), RunError<WgpuError>>,
     ) -> Result<(), Error> {
         let mut encoder = self.0.device().create_command_encoder(&CommandEncoderDescriptor::default());
-        launch(&mut encoder).map_err(|error| match error {
-            RunError::Bind(error) => Error::Bind(error),
-            RunError::Device(error) => Error::Wgpu(error),
-        })?;
+        launch(&mut encoder)?;
         self.0.queue().submit([encoder.finish()]);
         Ok(())
     }
