@@ -28,8 +28,9 @@ SCAN_DEVICE void backward_copy(const ScanBackward& p, const BackwardNeeds& need,
     const int size = DyRows<In, V, ROWS>::size(p.out_type);
     const bool alike = size == sizeof(T) && p.access == p.out_access;
     const scan_u64 from[5] = {need.x ? p.x : 0, p.a, need.b ? p.b : 0, need.c ? p.c : 0, alike ? p.dy : 0};
-    copy_tensors<5, SEGMENT, ROWS, V * (int)sizeof(T), FAST>(to, TENSOR, from, offset * (int)sizeof(T), stride * (int)sizeof(T), rows,
-                                   l.valid * (int)sizeof(T), lane, p.access);
+    copy_tensors<5, SEGMENT, ROWS, V * (int)sizeof(T), FAST>(to, TENSOR, from, offset * (int)sizeof(T),
+                                                             stride * (int)sizeof(T), rows,
+                                                             l.valid * (int)sizeof(T), lane, p.access);
     if (!alike) {
         const scan_u64 dy[1] = {p.dy};
         if (size == 4) {

@@ -157,7 +157,7 @@ struct Exchange {
 // halves: one is folded by warp 0 while the other warps bring the next rows into the other.
 template <int LANES, int FOLD, int WARPS, int MOST>
 struct Chain {
-    static const int HALF = FOLD / 2;
+    static const int HALF = FOLD / 2, OTHERS = 32 * (WARPS - 1);  // threads but warp 0's
     // Where so few blocks share a column, aggregates are there by the time that they are asked for. Among more, what is
     // asked for behind the next chunk's rows comes late, and late for all: there the rows wait.
     static const int FEW = 4;
@@ -170,7 +170,7 @@ struct Chain {
     int* restart;          // shared: one past the last restart of each half of staged
     scan_i64 followed;     // steps that warp 0's carry has passed
     int asked;             // rows after them that were asked for
-    int warp, warps, lane;
+    int warp, lane;
 
     template <typename Params>
     SCAN_DEVICE void start(const Params& p, scan_i64 at, scan_i64 columns, scan_i64 steps, Published* shared,
@@ -182,7 +182,6 @@ struct Chain {
         if (threadIdx.x == 0) restart[0] = restart[1] = 0;
         followed = asked = 0;
         warp = threadIdx.x / 32;
-        warps = blockDim.x / 32;
         lane = threadIdx.x % 32;
     }
     // The next step of the walk; `alone` is which one that is for a block without company. The host filled the tickets
@@ -237,19 +236,19 @@ struct Chain {
                 copy_wait(newer);
                 each_of(base, base + many * LANES, [&](int at) { settle(at, at - base, half); });
             } else if (warp > 0) {
-                const int STEP = 32 * (WARPS - 1), end = many * LANES;
-                for (int at = (int)threadIdx.x - 32; at < end; at += MOST * STEP) {
+                const int end = many * LANES;
+                for (int at = (int)threadIdx.x - 32; at < end; at += MOST * OTHERS) {
                     Published got[MOST];
 #pragma unroll
                     for (int i = 0; i < MOST; i++) {
                         got[i] = {};
-                        if (at + i * STEP < end) got[i] = peek(published(at + i * STEP));
+                        if (at + i * OTHERS < end) got[i] = peek(published(at + i * OTHERS));
                     }
 #pragma unroll
                     for (int i = 0; i < MOST; i++) {
-                        if (at + i * STEP < end) {
-                            staged[base + at + i * STEP] = got[i];
-                            settle(base + at + i * STEP, at + i * STEP, half);
+                        if (at + i * OTHERS < end) {
+                            staged[base + at + i * OTHERS] = got[i];
+                            settle(base + at + i * OTHERS, at + i * OTHERS, half);
                         }
                     }
                 }
@@ -273,11 +272,11 @@ private:
     }
     template <typename Do>
     SCAN_DEVICE void each_of(int from, int to, Do&& act) const {
-        const int STEP = 32 * (WARPS - 1), own = (int)threadIdx.x - 32;
+        const int own = (int)threadIdx.x - 32;
         if (own < 0) return;
-        const int skip = from > own ? (from - own + STEP - 1) / STEP : 0;
+        const int skip = from > own ? (from - own + OTHERS - 1) / OTHERS : 0;
 #pragma unroll 1
-        for (int at = own + skip * STEP; at < to; at += STEP) act(at);
+        for (int at = own + skip * OTHERS; at < to; at += OTHERS) act(at);
     }
     // The publication that lies `ahead` places after the first that is not followed yet.
     SCAN_DEVICE const Published* published(int ahead) const { return column + followed * LANES + ahead; }

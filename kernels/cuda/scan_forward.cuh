@@ -71,8 +71,8 @@ SCAN_DEVICE void forward_copy(const ScanForward& p, const Sequence& s, const Lan
     scan_i64 stride = s.step * (scan_i64)p.channels * (int)sizeof(T);
     scan_i64 offset = (s.row(t) * (scan_i64)p.channels + l.channel) * (int)sizeof(T);
     const scan_u64 from[4] = {p.x, p.a, p.b, forward_reads_c(p) ? p.c : 0};
-    copy_tensors<4, SEGMENT, ROWS, V * (int)sizeof(T), FAST>(to, TENSOR, from, offset, stride, rows, l.valid * (int)sizeof(T), lane,
-                                         p.access);
+    copy_tensors<4, SEGMENT, ROWS, V * (int)sizeof(T), FAST>(to, TENSOR, from, offset, stride, rows,
+                                                             l.valid * (int)sizeof(T), lane, p.access);
 }
 
 template <typename T, typename Out>
