@@ -129,6 +129,7 @@ static inline scan_u64 scan_chunked_smem(int backward, scan_u64 size, scan_u64 d
 static inline scan_u64 scan_chunked_steps(int packed, scan_u64 len, scan_u64 sequences, scan_u64 chunk) {
     return packed ? len / chunk + sequences : (len + chunk - 1) / chunk + (len == 0);
 }
-static inline scan_u64 scan_chunked_work(scan_u64 columns, scan_u64 steps, scan_u64 v) {
-    return (columns * 4 + 255) / 256 * 256 + columns * steps * 32 * v * 16;
+// A column's ticket and its newest carry, then all aggregates, and in forward all carries.
+static inline scan_u64 scan_chunked_work(int backward, scan_u64 columns, scan_u64 steps, scan_u64 v) {
+    return (columns * 8 + 255) / 256 * 256 + columns * steps * 32 * v * (backward ? 16 : 24);
 }

@@ -27,7 +27,7 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
     const scan_i64 channels = (scan_i64)p.channels, across = (channels + LANES - 1) / LANES;
     const scan_i64 columns = gridDim.x / p.workers, at = blockIdx.x % columns, row_index = at / across;
     const scan_i64 walk = walk_steps(p, G::CHUNKB);
-    Chain<LANES, G::FOLDB, WARPS, 4> chain;
+    Chain<LANES, G::FOLDB, WARPS, 4, false> chain;
     chain.start(p, at, columns, walk, staged, reinterpret_cast<int*>(drawn + 6));
     const int warp = chain.warp, lane = chain.lane;
     const Lanes l = Lanes::at<V>(at % across, channels, lane);
@@ -55,7 +55,6 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
     }
     __syncthreads();
 
-    double carry[V] = {};
     // Places: of this turn's chunk in drawn and in shared memory. The one drawn next goes before this turn's, whose
     // place is free by then.
     const int ring = slots + 2;
@@ -75,6 +74,7 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
         const scan_i64 state = c.sequence.index * channels + mine;
         float start[V] = {}, h[V] = {};
         if (turn >= 0 && c.last) load_state<V>(p.dht, state, l.mine, start);
+        auto begin = [&] { return (double)(chain.channel() == 0 ? start[0] : start[V - 1]); };
         if (turn >= 0 && need.h && rows > 0) {
             const scan_i64 t = c.begin + (warp - warp % INSIDE) * SUB;
             if (t == 0) {
@@ -113,10 +113,10 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
         }
         __syncthreads();
 
-        Aggregate whole[V];
-        if (warp == 0) {
-            exchange.whole(lane, subs, whole);
-            chain.template publish_chunk<V>(k, whole, start, c.last, c.exists);
+        Aggregate whole;
+        if (chain.leads()) {
+            whole = exchange.whole(lane, chain.channel(), subs);
+            chain.publish_chunk(k, whole, begin(), c.last, c.exists);
         }
         // Drawn here and looked up below, since the wait for others hides the wait for the ticket.
         scan_i64 ticket = 0;
@@ -143,17 +143,15 @@ SCAN_DEVICE void scan_backward_chunked(const ScanBackward& p) {
         if (c.last) {
             chain.followed = k;
         } else {
-            chain.follow_to(k, carry, soon ? 1 : 0);
+            chain.follow_to(k, soon ? 1 : 0);
         }
         if (!soon) copy(following, freed);
-        if (warp == 0) {
-#pragma unroll
-            for (int i = 0; i < V; i++) carry[i] = c.last ? (double)start[i] : carry[i];
-            exchange.carries(lane, subs, carry, entry);
-#pragma unroll
-            for (int i = 0; i < V; i++) carry[i] = whole[i].apply(carry[i]);
-            if (c.first && p.dh0 && subs == 0) store_state<V>(p.dh0, state, l.mine, start);
+        if (chain.leads()) {
+            if (c.last) chain.carry = begin();
+            exchange.carries(lane, chain.channel(), subs, chain.carry, entry);
+            chain.carry = whole.apply(chain.carry);
         }
+        if (warp == 0 && c.first && p.dh0 && subs == 0) store_state<V>(p.dh0, state, l.mine, start);
         chain.followed++;
         if (threadIdx.x == blockDim.x - 1) place_chunk(ticket, free_place);
         __syncthreads();

@@ -3,7 +3,9 @@
 // A block that holds a chunk publishes its aggregate (P, S), which depends on the block's inputs alone, before it waits
 // for anything. To find the carry into its chunk it applies all aggregates since the last chunk it held, in order. So
 // there is no chain of blocks handing a carry on: one store and one load lie between the slowest aggregate and everyone
-// who needs it. The first chunk of a sequence knows its entry, so it publishes its end as a restart.
+// who needs it. The first chunk of a sequence knows its entry, so it publishes its end as a restart. Where blocks are many
+// they publish their carries too, and who comes later begins from the newest that is known instead of its own: nobody
+// waits for one, and what lies before it need not be read.
 //
 // No deadlock: chunks are drawn by ticket, so all chunks before one that is drawn are drawn too, by blocks that run;
 // and of the drawn chunks that are not published, the one with the lowest ticket waits for nothing. A publication is
@@ -29,6 +31,16 @@ SCAN_DEVICE Half half_bits(double v) {
 SCAN_DEVICE void publish(Half* at, Half v) {
     asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(at), "l"(v) : "memory");
 }
+SCAN_DEVICE Half peek(const Half* at) {
+    Half v;
+    asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(v) : "l"(at) : "memory");
+    return v;
+}
+SCAN_DEVICE int peek(const int* at) {
+    int v;
+    asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];" : "=r"(v) : "l"(at) : "memory");
+    return v;
+}
 SCAN_DEVICE Published peek(const Published* at) {
     Published v;
     asm volatile("ld.relaxed.gpu.global.v2.u64 {%0, %1}, [%2];" : "=l"(v.p), "=l"(v.s) : "l"(at) : "memory");
@@ -36,7 +48,10 @@ SCAN_DEVICE Published peek(const Published* at) {
 }
 SCAN_DEVICE void poll_pause() {}
 #else
-SCAN_DEVICE Published peek(const Published* at) { return *at; }
+template <typename T>
+SCAN_DEVICE T peek(const T* at) {
+    return *at;
+}
 #endif
 
 // One chunk of the walk along a column.
@@ -101,74 +116,75 @@ struct Exchange {
     }
     SCAN_DEVICE Aggregate get(int warp, int lane, int i) const { return of[(warp * V + i) * 32 + lane]; }
 
-    // The chunk's aggregate. BACK takes the last first. No branches: the loads go out together, and only the chain of
-    // products is waited for.
-    SCAN_DEVICE void whole(int lane, int subs, Aggregate (&sum)[V]) const {
+    // The chunk's aggregate, of channel i of a lane. BACK takes the last first. Most chunks are full, and where nothing is
+    // chosen between the products are all that is waited for; that costs code, which is left to where it was measured.
+    SCAN_DEVICE Aggregate whole(int lane, int i, int subs) const {
+        return SCAN_ARCH >= 90 && subs == WARPS ? whole_of<true>(lane, i, subs) : whole_of<false>(lane, i, subs);
+    }
+    // No branches: the loads go out together.
+    template <bool FULL>
+    SCAN_DEVICE Aggregate whole_of(int lane, int i, int subs) const {
         const int GROUP = WARPS < 8 ? WARPS : 8;
-        ChunkAggregate chunk[V];
-#pragma unroll
-        for (int i = 0; i < V; i++) chunk[i] = ChunkAggregate::none();
+        ChunkAggregate chunk = ChunkAggregate::none();
 #pragma unroll 1
         for (int n = 0; n < WARPS; n += GROUP) {
 #pragma unroll
             for (int k = n; k < n + GROUP; k++) {
                 const int j = BACK ? WARPS - 1 - k : k;
-#pragma unroll
-                for (int i = 0; i < V; i++) chunk[i].append(get(j, lane, i), j < subs);
+                chunk.append(get(j, lane, i), FULL || j < subs);
             }
-#pragma unroll
-            for (int i = 0; i < V; i++) chunk[i].close();
+            chunk.close();
         }
-#pragma unroll
-        for (int i = 0; i < V; i++) sum[i] = chunk[i].whole();
+        return chunk.whole();
     }
-    // The carries into all sub-chunks, from the one into the chunk: one warp finds them, the others pick theirs up. A few
-    // at a time, loads before stores, so that the loads overlap.
-    SCAN_DEVICE void carries(int lane, int subs, const double (&carry)[V], Pack<float, V>* entry) const {
-        const int FEW = 4;
-        double c[V];
-#pragma unroll
-        for (int i = 0; i < V; i++) c[i] = carry[i];
+    // The carries into all sub-chunks, from the one into the chunk: one warp a channel finds them, the others pick theirs
+    // up. A few at a time, loads before stores, so that the loads overlap.
+    SCAN_DEVICE void carries(int lane, int i, int subs, double carry, Pack<float, V>* entry) const {
+        const int FEW = 8;
 #pragma unroll 1
         for (int n = 0; n < WARPS; n += FEW) {
-            Aggregate from[FEW][V];
-            Pack<float, V> into[FEW];
+            Aggregate from[FEW];
+            float into[FEW];
+#pragma unroll
+            for (int k = 0; k < FEW; k++) from[k] = get(BACK ? WARPS - 1 - n - k : n + k, lane, i);
 #pragma unroll
             for (int k = 0; k < FEW; k++) {
-#pragma unroll
-                for (int i = 0; i < V; i++) from[k][i] = get(BACK ? WARPS - 1 - n - k : n + k, lane, i);
+                into[k] = (float)carry;
+                const double next = from[k].apply(carry);
+                carry = !BACK || WARPS - 1 - n - k < subs ? next : carry;
             }
 #pragma unroll
-            for (int k = 0; k < FEW; k++) {
-#pragma unroll
-                for (int i = 0; i < V; i++) {
-                    into[k].v[i] = (float)c[i];
-                    const double next = from[k][i].apply(c[i]);
-                    c[i] = !BACK || WARPS - 1 - n - k < subs ? next : c[i];
-                }
-            }
-#pragma unroll
-            for (int k = 0; k < FEW; k++) entry[(BACK ? WARPS - 1 - n - k : n + k) * 32 + lane] = into[k];
+            for (int k = 0; k < FEW; k++) entry[(BACK ? WARPS - 1 - n - k : n + k) * 32 + lane].v[i] = into[k];
         }
     }
 };
 
-// A block's share of a column: draws chunks, publishes, follows. FOLD rows of aggregates fit into shared memory, in two
-// halves: one is folded by warp 0 while the other warps bring the next rows into the other.
-template <int LANES, int FOLD, int WARPS, int MOST>
+// A block's share of a column: draws chunks, publishes, follows. What goes from chunk to chunk is a chain for each
+// channel, which one warp has for a channel of every lane: `leads` says whether this one does, and of which channel. FOLD
+// rows of aggregates fit into shared memory, in two halves: one is folded by those warps while the others bring the next
+// rows into the other. SKIPS: carries are published too.
+template <int LANES, int FOLD, int WARPS, int MOST, bool SKIPS>
 struct Chain {
-    static const int HALF = FOLD / 2, OTHERS = 32 * (WARPS - 1);  // threads but warp 0's
+    static const int HALF = FOLD / 2, V = LANES / 32, OTHERS = 32 * (WARPS - V);  // threads that do not lead
     // Where so few blocks share a column, aggregates are there by the time that they are asked for. Among more, what is
     // asked for behind the next chunk's rows comes late, and late for all: there the rows wait.
     static const int FEW = 4;
+    // Among so many a carry is published before most of them begin to look for theirs.
+    static const int MANY = 16;
     // Rows too new to be asked for before this block has published. Where all are few, it is worth a try.
     static const int FRESH = 20;
 
     scan_u32* ticket;      // of the column; absent with one worker
+    int* newest;           // of the column: the newest step after which the carry is known, -1 before there is one
     Published* column;     // aggregates of the column by step
+    Half* carried;         // the carries after them, if SKIPS
     Published* staged;     // shared, FOLD * LANES
-    int* restart;          // shared: one past the last restart of each half of staged
-    scan_i64 followed;     // steps that warp 0's carry has passed
+    int* restart;          // shared, 2 * V: for each that leads, one past the last restart of each half of staged
+    int* known;            // shared: steps before the newest known carry
+    int skipped;           // as many, if `followed` was moved there, or 0
+    Half from;             // that carry, of the warps that lead; it may be on its way
+    double carry;          // past the steps before `followed`, of the warps that lead
+    scan_i64 followed;
     int asked;             // rows after them that were asked for
     int warp, lane;
 
@@ -176,11 +192,16 @@ struct Chain {
     SCAN_DEVICE void start(const Params& p, scan_i64 at, scan_i64 columns, scan_i64 steps, Published* shared,
                            int* shared_restart) {
         ticket = p.workers > 1 ? reinterpret_cast<scan_u32*>(p.work) + at : nullptr;
-        column = reinterpret_cast<Published*>(p.work + (columns * 4 + 255) / 256 * 256) + at * steps * LANES;
+        newest = reinterpret_cast<int*>(p.work) + columns + at;
+        column = reinterpret_cast<Published*>(p.work + (columns * 8 + 255) / 256 * 256);
+        carried = reinterpret_cast<Half*>(column + columns * steps * LANES) + at * steps * LANES;
+        column += at * steps * LANES;
         staged = shared;
         restart = shared_restart;
-        if (threadIdx.x == 0) restart[0] = restart[1] = 0;
-        followed = asked = 0;
+        known = restart + 2 * V;
+        if (threadIdx.x < 2 * V) restart[threadIdx.x] = 0;
+        followed = asked = skipped = 0;
+        carry = 0.0;
         warp = threadIdx.x / 32;
         lane = threadIdx.x % 32;
     }
@@ -190,17 +211,28 @@ struct Chain {
         return ticket ? (scan_i64)(scan_u32)(atomicAdd(ticket, 1u) + 1u) : alone;
     }
 
+    SCAN_DEVICE bool leads() const { return warp < V; }
+    SCAN_DEVICE int channel() const { return warp; }
+
     // Publishes step k. `start` is the carry into a chunk that is the first of its walk.
-    template <int V>
-    SCAN_DEVICE void publish_chunk(scan_i64 k, const Aggregate (&whole)[V], const float (&start)[V], bool first,
-                                   bool exists) const {
+    SCAN_DEVICE void publish_chunk(scan_i64 k, const Aggregate& whole, double start, bool first, bool exists) const {
         if (!ticket) return;
-#pragma unroll
-        for (int i = 0; i < V; i++) {
-            Published* const to = column + k * LANES + place(lane, i);
-            publish(&to->p, first || !exists ? RESTART : half_bits(whole[i].p));
-            publish(&to->s, half_bits(first ? whole[i].apply((double)start[i]) : exists ? whole[i].s : 0.0));
-        }
+        Published* const to = column + k * LANES + place(lane);
+        publish(&to->p, first || !exists ? RESTART : half_bits(whole.p));
+        publish(&to->s, half_bits(first ? whole.apply(start) : exists ? whole.s : 0.0));
+    }
+
+    // The carry after step k, for the blocks that have still to find theirs. `newest` may be seen before it: it has a flag.
+    SCAN_DEVICE void publish_carry(scan_i64 k, double after) const {
+        publish(carry_after(k), half_bits(after));
+        if (threadIdx.x == 0) atomicMax(newest, (int)k);
+    }
+    // Moves `followed` to the newest known carry on the way to step k. Behind a restart a later one may be known.
+    SCAN_DEVICE void skip(scan_i64 k) {
+        skipped = *known > followed && *known <= k ? *known : 0;
+        if (!skipped) return;
+        followed = skipped;
+        if (leads()) from = peek(carry_after(skipped - 1));
     }
 
     // Asks for the first of what `follow_to(k)` will read, so that it comes while the chunk is loaded and summed: most of
@@ -224,10 +256,16 @@ struct Chain {
         copy_commit();
     }
 
-    // The carry after steps followed..k, from the carry before them. All threads call it; warp 0's carry counts. `newer`
-    // groups of copies were begun since look_again.
-    template <int V>
-    SCAN_DEVICE void follow_to(scan_i64 k, double (&carry)[V], int newer) {
+    // Takes the carry past the steps before k. All threads call it. `newer` groups of copies were begun since look_again.
+    SCAN_DEVICE void follow_to(scan_i64 k, int newer) {
+        if (SKIPS && skipped && leads()) {
+            while (from == NOT_YET) {
+                poll_pause();
+                from = peek(carry_after(skipped - 1));
+            }
+            carry = __longlong_as_double((scan_i64)from);
+            skipped = 0;
+        }
         int half = 0;
         while (ticket && followed < k) {
             const scan_i64 next = asked > 0 ? asked : k - followed;
@@ -235,9 +273,9 @@ struct Chain {
             if (asked > 0) {
                 copy_wait(newer);
                 each_of(base, base + many * LANES, [&](int at) { settle(at, at - base, half); });
-            } else if (warp > 0) {
+            } else if (!leads()) {
                 const int end = many * LANES;
-                for (int at = (int)threadIdx.x - 32; at < end; at += MOST * OTHERS) {
+                for (int at = (int)threadIdx.x - 32 * V; at < end; at += MOST * OTHERS) {
                     Published got[MOST];
 #pragma unroll
                     for (int i = 0; i < MOST; i++) {
@@ -254,7 +292,7 @@ struct Chain {
                 }
             }
             __syncthreads();
-            if (warp == 0) fold(staged + base, many, half, carry);
+            if (leads()) fold(staged + base, many, half);
             followed += many;
             if (asked > 0) asked -= many;
             half ^= 1;
@@ -262,17 +300,18 @@ struct Chain {
     }
 
 private:
-    // Where a row holds channel i of a lane: neighbours in memory for neighbouring lanes.
-    static SCAN_DEVICE int place(int lane, int i) { return 32 * i + lane; }
+    SCAN_DEVICE Half* carry_after(scan_i64 k) const { return carried + k * LANES + place(lane); }
+    // Where a row holds this warp's channel of a lane: neighbours in memory for neighbouring lanes.
+    SCAN_DEVICE int place(int lane) const { return 32 * channel() + lane; }
     static SCAN_DEVICE bool missing(const Published& got) { return got.p == NOT_YET || got.s == NOT_YET; }
-    // The places from row `from` to `to` of staged that are this thread's; warp 0 has none.
+    // The places from row `from` to `to` of staged that are this thread's; warps that lead have none.
     template <typename Do>
     SCAN_DEVICE void each(int from, int to, Do&& act) const {
         each_of(from * LANES, to * LANES, act);
     }
     template <typename Do>
     SCAN_DEVICE void each_of(int from, int to, Do&& act) const {
-        const int own = (int)threadIdx.x - 32;
+        const int own = (int)threadIdx.x - 32 * V;
         if (own < 0) return;
         const int skip = from > own ? (from - own + OTHERS - 1) / OTHERS : 0;
 #pragma unroll 1
@@ -293,26 +332,23 @@ private:
             } while (missing(got));
             staged[at] = got;
         }
-        if (got.p == RESTART) atomicMax(restart + half, ahead / LANES + 1);
-    }
-    template <int V>
-    SCAN_DEVICE void fold(const Published* from, int many, int half, double (&carry)[V]) const {
-        // Nothing before the last restart counts.
-        int e = restart[half];
-        __syncwarp();
-        if (lane == 0) restart[half] = 0;
+        if (got.p == RESTART) {
 #pragma unroll
-        for (int i = 0; i < V; i++) {
-            if (e) carry[i] = __longlong_as_double((scan_i64)from[(e - 1) * LANES + place(lane, i)].s);
+            for (int i = 0; i < V; i++) atomicMax(restart + 2 * i + half, ahead / LANES + 1);
         }
-#pragma unroll 4
+    }
+    SCAN_DEVICE void fold(const Published* from, int many, int half) {
+        // Nothing before the last restart counts.
+        int* const last = restart + 2 * channel() + half;
+        int e = *last;
+        __syncwarp();
+        if (lane == 0) *last = 0;
+        if (e) carry = __longlong_as_double((scan_i64)from[(e - 1) * LANES + place(lane)].s);
+#pragma unroll 8
         for (; e < many; e++) {
-#pragma unroll
-            for (int i = 0; i < V; i++) {
-                const Published a = from[e * LANES + place(lane, i)];
-                const Aggregate passed = {__longlong_as_double((scan_i64)a.p), __longlong_as_double((scan_i64)a.s)};
-                carry[i] = passed.apply(carry[i]);
-            }
+            const Published a = from[e * LANES + place(lane)];
+            const Aggregate passed = {__longlong_as_double((scan_i64)a.p), __longlong_as_double((scan_i64)a.s)};
+            carry = passed.apply(carry);
         }
     }
 };

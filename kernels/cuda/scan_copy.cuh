@@ -93,6 +93,32 @@ SCAN_DEVICE void copy_tensors(char* to, int tensor, const scan_u64 (&from)[TENSO
                 }
             }
         }
+    } else if (SCAN_ARCH >= 90 && SEGMENT == 32 * LEAST && access == LEAST) {
+        // A lane has one piece of every row. Pieces of 2 bytes come through registers: all loads before the first store, so
+        // that they wait for memory together. The code is left to the architecture where it was measured.
+        const int FEW = LEAST == 2 && TENSORS > 1 ? 2 : 1;
+        char* const place = to + lane * LEAST;
+        const scan_i64 source = offset + lane * LEAST;
+#pragma unroll 1
+        for (int row = 0; row < rows && lane * LEAST < valid; row += FEW) {
+            unsigned short held[FEW][TENSORS];
+            auto each = [&](auto&& act) {
+#pragma unroll
+                for (int i = 0; i < FEW; i++) {
+#pragma unroll
+                    for (int q = 0; q < TENSORS; q++) {
+                        if (from[q] && row + i < rows) act(place + q * tensor + (row + i) * SEGMENT, i, q);
+                    }
+                }
+            };
+            each([&](char* piece, int i, int q) {
+                copy_piece<LEAST>(LEAST == 2 ? reinterpret_cast<char*>(&held[i][q]) : piece,
+                                  reinterpret_cast<const char*>(from[q] + source + (row + i) * stride));
+            });
+            if (LEAST == 2) {
+                each([&](char* piece, int i, int q) { *reinterpret_cast<unsigned short*>(piece) = held[i][q]; });
+            }
+        }
     } else {
 #pragma unroll 1
         for (int at = lane * access; at < rows * SEGMENT; at += 32 * access) {

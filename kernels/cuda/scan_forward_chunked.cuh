@@ -25,7 +25,9 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
     const scan_i64 channels = (scan_i64)p.channels, across = (channels + LANES - 1) / LANES;
     const scan_i64 columns = gridDim.x / p.workers, at = blockIdx.x % columns, row_index = at / across;
     const scan_i64 walk = walk_steps(p, G::CHUNK);
-    Chain<LANES, G::FOLD, WARPS, V == 1 ? 4 : 2> chain;
+    // With one channel a lane aggregates are half the bytes, and asking for them early is worth more.
+    const bool SKIPS = SCAN_ARCH >= 90 && G::FAST && V > 1;
+    Chain<LANES, G::FOLD, WARPS, V == 1 ? 4 : 2, SKIPS> chain;
     chain.start(p, at, columns, walk, staged, reinterpret_cast<int*>(drawn + 6));
     const int warp = chain.warp, lane = chain.lane;
     const Lanes l = Lanes::at<V>(at % across, channels, lane);
@@ -44,6 +46,8 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
     // Whether the next chunk's rows are asked for before the aggregates have come, or behind them. The choice costs code,
     // so it is left to the kernels that are there for speed, where it was measured.
     const bool soon = SCAN_ARCH < 90 || !G::FAST || p.workers <= chain.FEW;
+    const bool skips = SKIPS && !soon && p.workers > chain.MANY;
+    const bool scout = skips && threadIdx.x == blockDim.x - 1;
     auto place_chunk = [&](scan_i64 k, Chunk* to) {
         *to = chunk_at(p, row_index, k, walk, G::CHUNK, G::SAVE, false);
     };
@@ -52,7 +56,6 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
     }
     __syncthreads();
 
-    double carry[V] = {};
     // Places: of this turn's chunk in drawn and in shared memory. The one drawn next goes before this turn's, whose
     // place is free by then.
     const int ring = slots + 2;
@@ -73,30 +76,35 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
         const scan_i64 state = c.sequence.index * channels + mine;
         float start[V] = {};
         if (turn >= 0 && c.first) load_state<V>(p.h0, state, l.mine, start);
+        auto begin = [&] { return (double)(chain.channel() == 0 ? start[0] : start[V - 1]); };
 
+        int newest = -1;
         Steps<T, V, SUB> steps;
         Rows<T, V, SUB> gate;
         if (turn >= 0) {
-            chain.look_ahead(c.first ? chain.followed : k);
+            chain.look_ahead(c.first || skips ? chain.followed : k);
             copy_wait(slots - 1 + (turn < slots ? (int)turn + 1 : slots));
             __syncwarp();
+            if (scout) newest = peek(chain.newest);
             steps.load(stage, TENSOR, lane, has_b, rows, complete);
             if (has_c) gate.load(stage + C * TENSOR, lane);
             __syncwarp();
         }
-        Aggregate whole[V];
+        Aggregate whole;
         if (turn >= 0) {
             StepAggregate sub[V];
 #pragma unroll
             for (int i = 0; i < V; i++) sub[i] = StepAggregate::none();
             steps.aggregate(sub);
             exchange.put(warp, lane, sub);
+            if (scout) *chain.known = newest + 1;
             __syncthreads();
-            if (warp == 0) {
-                exchange.whole(lane, subs, whole);
-                chain.template publish_chunk<V>(k, whole, start, c.first, c.exists);
+            if (chain.leads()) {
+                whole = exchange.whole(lane, chain.channel(), subs);
+                chain.publish_chunk(k, whole, begin(), c.first, c.exists);
             }
             copy_wait(0);
+            if (skips && !c.first) chain.skip(k);
             if (!c.first) chain.look_again(k);
         }
         const Chunk& following = drawn[now < 2 ? now + ring - 2 : now - 2];
@@ -113,17 +121,16 @@ SCAN_DEVICE void scan_forward_chunked(const ScanForward& p) {
         if (c.first) {
             chain.followed = k;
         } else {
-            chain.follow_to(k, carry, soon ? 1 : 0);
+            chain.follow_to(k, soon ? 1 : 0);
         }
         if (!soon) copy(following, freed);
-        if (warp == 0) {
-#pragma unroll
-            for (int i = 0; i < V; i++) carry[i] = c.first ? (double)start[i] : carry[i];
-            exchange.carries(lane, subs, carry, entry);
-#pragma unroll
-            for (int i = 0; i < V; i++) carry[i] = whole[i].apply(carry[i]);
-            if (c.last && p.ht && subs == 0) store_state<V>(p.ht, state, l.mine, start);
+        if (chain.leads()) {
+            if (c.first) chain.carry = begin();
+            if (skips) chain.publish_carry(k, whole.apply(chain.carry));
+            exchange.carries(lane, chain.channel(), subs, chain.carry, entry);
+            chain.carry = whole.apply(chain.carry);
         }
+        if (warp == 0 && c.last && p.ht && subs == 0) store_state<V>(p.ht, state, l.mine, start);
         chain.followed++;
         if (threadIdx.x == blockDim.x - 1) place_chunk(ticket, free_place);
         __syncthreads();

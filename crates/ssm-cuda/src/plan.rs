@@ -296,9 +296,11 @@ impl<'a> Planner<'a> {
 
     /// scan_chunked_work of scan_abi.h.
     fn work_bytes(&self, columns: u64) -> Result<u64, PlanError> {
-        let tickets = columns.checked_mul(4).and_then(|b| b.checked_next_multiple_of(256));
+        let tickets = columns.checked_mul(8).and_then(|b| b.checked_next_multiple_of(256));
         let rows = columns.checked_mul(self.walk_chunks());
-        let pairs = rows.and_then(|r| r.checked_mul(self.row.lanes(self.direction, Walk::Chunked) * 16));
+        // The aggregate of a channel's chunk, two numbers of 8 bytes, and forward the carry after it.
+        let step = if self.direction == Direction::Forward { 24 } else { 16 };
+        let pairs = rows.and_then(|r| r.checked_mul(self.row.lanes(self.direction, Walk::Chunked) * step));
         tickets.zip(pairs).and_then(|(t, p)| t.checked_add(p)).ok_or(PlanError::Overflow)
     }
 

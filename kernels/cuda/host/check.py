@@ -194,7 +194,7 @@ class Runner:
                 result[n] = fetch(n, B * L * D, size)
         return result
 
-    def case(self, rng, kind, out_kind, case, workers=(1, 2, 5), misalign=0):
+    def case(self, rng, kind, out_kind, case, workers=(1, 2, 5, 20), misalign=0):
         B, L, D = case["B"], case["L"], case["D"]
         N = len(spans(case))
         draw = {"x": rng.standard_normal((B, L, D)), "a": rng.uniform(case.get("low", 0.6), 1.0, (B, L, D)),
@@ -235,7 +235,7 @@ def cases():
                 grads=("dx", "da", "db", "dc"))
     def case(**changes):
         return {**base, **changes}
-    for L in (0, 1, 3, 15, 16, 17, 33, 127, 128, 129, 256, 300, 1000):
+    for L in (0, 1, 3, 15, 16, 17, 33, 127, 128, 129, 256, 300, 1000, 7000):
         yield case(L=L)
     for D in (1, 2, 3, 31, 33, 63, 65, 66, 100, 130):
         yield case(D=D, L=150, B=2)

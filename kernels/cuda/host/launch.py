@@ -95,7 +95,7 @@ def geometry(row, op, algorithm, channels, length, sequences, *, wide=True, pack
         grid, threads = columns * workers, 32 * chunk // sub
         if workers > 1:
             walk = length // chunk + sequences if packed else max(1, -(-length // chunk))
-            work = -(-columns * 4 // 256) * 256 + columns * walk * 32 * v * 16
+            work = -(-columns * 8 // 256) * 256 + columns * walk * 32 * v * (16 if back else 24)
     entry = f"scan_{op}_{'march' if march else 'chunked'}_{kind}{'' if wide else '_any'}"
     return Launch(entry, grid, threads, shared, stages, workers, work)
 
