@@ -220,8 +220,8 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether a march is better done by blocks of many warps, each block alone on its column, than by single warps:
-    /// where warps are few, in 16-bit types, which keep one warp too busy, and without b and c, which leaves a warp's
-    /// ring half empty.
+    /// where warps are few, in 16-bit types, which keep one warp too busy, without b and c, which leaves a warp's ring half
+    /// empty, and where rows begin between the pieces that a warp copies.
     fn marches_in_blocks(&self) -> bool {
         let warps = self.columns(Walk::March).saturating_mul(self.problem.sequences() as u64);
         let few = u64::from(self.limits.multiprocessors) * MARCH_WARPS_PER_MULTIPROCESSOR;
@@ -229,7 +229,8 @@ impl<'a> Planner<'a> {
             && self.longest > self.row.chunk(self.direction)
             && (self.problem.dtype().size() == 2
                 || warps < few
-                || !self.problem.has_b() && !self.problem.has_c())
+                || !self.problem.has_b() && !self.problem.has_c()
+                || self.problem.channels() as u64 % (self.row.lanes(self.direction, Walk::March) / 32) != 0)
     }
 
     fn passes(&self, algorithm: Algorithm) -> Result<Passes, PlanError> {
