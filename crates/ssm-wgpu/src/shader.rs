@@ -288,11 +288,13 @@ pub(crate) fn source(key: &PipelineKey) -> String {
         "const WORKGROUP: u32 = {WORKGROUP}u;\nconst TABLE: u32 = {TABLE}u;\nconst CHUNK: u32 = {}u;\n\
          const SPAN: u32 = {SPAN}u;\n\
          const LANE: u32 = {lane}u;\nconst PAUSED: bool = {};\n\
-         const FUSED: bool = {};\n\
+         const FUSED: bool = {};\nconst EXACT_INPUT: bool = {};\nconst EXACT_OUTPUT: bool = {};\n\
          const SAVE_CHUNKS: bool = {};\nconst SAVE_H: bool = {};\nalias V = {v};\nalias U = {u};\n",
         k.chunk,
         k.paused,
         key.fused,
+        !k.slots.has(Slot::B) || k.dtype.size() == 2,
+        !k.slots.has(Slot::C) || (k.dtype.size() == 2 && k.out_dtype.size() == 2),
         k.save == Save::Chunks,
         k.save == Save::H,
     );
