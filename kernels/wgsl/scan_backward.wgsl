@@ -53,10 +53,15 @@ fn unwind(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
             //@end
             //@each_back
             let g$ = fma(c_of(c$), dy_of(dy$), r.h);
-            store_dx(i + $u * p.step, b_of(b$) * g$);
-            store_db(i + $u * p.step, x_of(x$) * g$);
-            store_dc(i + $u * p.step, dy_of(dy$) * h$);
-            store_da(i + $u * p.step, prev$ * g$);
+            let dx$ = pack_dx(b_of(b$) * g$);
+            let db$ = pack_db(x_of(x$) * g$);
+            let dc$ = pack_dc(dy_of(dy$) * h$);
+            let da$ = pack_da(prev$ * g$);
+            let ready$ = dx_bits(dx$) | db_bits(db$) | dc_bits(dc$) | da_bits(da$);
+            put_dx(i + $u * p.step, dx$, ready$);
+            put_db(i + $u * p.step, db$, ready$);
+            put_dc(i + $u * p.step, dc$, ready$);
+            put_da(i + $u * p.step, da$, ready$);
             r = retreat(r, a_of(a$), g$, c_of(c$), dy_of(dy$));
             //@end
         } else {

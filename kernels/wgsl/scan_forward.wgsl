@@ -32,10 +32,17 @@ fn replay(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
             r.h = after(r.h, seen);
             //@each
             r = advance(r, a_of(a$), b_of(b$), x_of(x$));
-            store_y(i + $u * p.step, c_of(c$) * r.h);
+            let y$ = pack_y(c_of(c$) * r.h);
             if (SAVE_H) {
                 store_saved(i + $u * p.step, r.h);
             }
+            //@end
+            seen = 0u;
+            //@each
+            seen |= y_bits(y$);
+            //@end
+            //@each
+            put_y(i + $u * p.step, y$, seen);
             //@end
             t += CHUNK;
         } else {

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod accessors;
 mod device;
 mod dispatch;
 mod error;

@@ -3,9 +3,9 @@
 //! A kernel's text does not know element types, word sharing or absent operands. It calls `fetch_x`, `x_bits`, `x_of` and
 //! `store_y`; what these do is generated here from the key, so that every option folds away when the driver compiles.
 
-use std::fmt::Write as _;
-
 use ssm_core::DType;
+
+use crate::accessors;
 
 /// Invocations a workgroup.
 pub(crate) const WORKGROUP: u32 = 64;
@@ -72,7 +72,7 @@ impl Slot {
         Self::Dc,
     ];
 
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::X => "x",
             Self::A => "a",
@@ -105,7 +105,7 @@ impl Slot {
     }
 
     /// What an absent operand reads as: b and c are ones, everything else zero.
-    const fn neutral(self) -> &'static str {
+    pub(crate) const fn neutral(self) -> &'static str {
         match self {
             Self::B | Self::C => "1.0",
             _ => "0.0",
@@ -318,107 +318,10 @@ pub(crate) fn source(key: &PipelineKey) -> String {
         include_str!("../wgsl/items_batch.wgsl")
     });
     for slot in Slot::ALL {
-        accessors(&mut out, key, slot);
+        accessors::write(&mut out, key, slot);
     }
     unroll(&mut out, k.body.text(), k.chunk);
     out
-}
-
-fn accessors(out: &mut String, key: &PipelineKey, slot: Slot) {
-    let (n, dtype) = (slot.name(), key.key.dtype_of(slot));
-    let s = if key.level && slot.is_tensor() { Slot::X as u32 } else { slot as u32 };
-    // Writing to a String cannot fail.
-    if !key.key.slots.has(slot) {
-        let _ = write!(
-            out,
-            "fn fetch_{n}(i: u32) -> f32 {{ return {}; }}\nfn {n}_of(w: f32) -> V {{ return V(w); }}\n\
-             fn {n}_bits(w: f32) -> u32 {{ return 0u; }}\nfn store_{n}(i: u32, v: V) {{ }}\n",
-            slot.neutral()
-        );
-        return;
-    }
-    let writes = key.key.writes(slot);
-    let access = if writes || key.shared { "read_write" } else { "read" };
-    let at = format!("let j = p.offsets[{}][{}] + i;", s / 4, s % 4);
-    let half = if dtype == DType::Bf16 { "bf16" } else { "f16" };
-    let halves = matches!(key.form, Form::Halves | Form::Neighbours);
-    let atomic = writes && halves && dtype.size() == 2;
-    let (element, word, fetch, of, store) = match (key.form, dtype.size()) {
-        (Form::Pairs, 2) => (
-            "u32",
-            "u32",
-            format!("return {n}_buf[j >> 1u];"),
-            format!("return decode_{half}(w);"),
-            format!("{n}_buf[j >> 1u] = encode_{half}(v);"),
-        ),
-        (Form::Pairs, _) => (
-            "f32",
-            "vec2<f32>",
-            format!("return vec2<f32>({n}_buf[j], {n}_buf[j + 1u]);"),
-            "return w;".into(),
-            format!("{n}_buf[j] = v.x; {n}_buf[j + 1u] = v.y;"),
-        ),
-        (Form::Joined, 2) => (
-            "u32",
-            "u32",
-            format!("return {n}_buf[j >> 1u];"),
-            format!("return decode_{half}(w >> side).x;"),
-            format!(
-                "let mine = round_{half}(v); let word = mine | (subgroupShuffleXor(mine, 1u) << 16u); \
-                 if (side == 0u) {{ {n}_buf[j >> 1u] = word; }}"
-            ),
-        ),
-        (Form::Halves | Form::Neighbours, 2) => (
-            if atomic { "atomic<u32>" } else { "u32" },
-            "u32",
-            format!("return ({n}_buf[j >> 1u] >> ((j & 1u) << 4u)) & 0xffffu;"),
-            format!("return decode_{half}(w).x;"),
-            store_half(n, half, key.form == Form::Neighbours),
-        ),
-        (_, _) => {
-            ("f32", "f32", format!("return {n}_buf[j];"), "return w;".into(), format!("{n}_buf[j] = v;"))
-        }
-    };
-    let _ = writeln!(
-        out,
-        "@group(0) @binding({}) var<storage, {access}> {n}_buf: array<{element}>;",
-        slot.binding()
-    );
-    // No kernel reads back a 16-bit output.
-    if atomic {
-        let _ = writeln!(out, "fn fetch_{n}(i: u32) -> u32 {{ return 0u; }}");
-    } else {
-        let _ = writeln!(out, "fn fetch_{n}(i: u32) -> {word} {{ {at} {fetch} }}");
-    }
-    let _ = writeln!(out, "fn {n}_of(w: {word}) -> V {{ {of} }}");
-    let bits = match word {
-        "u32" => "w",
-        "f32" => "bitcast<u32>(w)",
-        _ => "bitcast<u32>(w.x) | bitcast<u32>(w.y)",
-    };
-    let _ = writeln!(out, "fn {n}_bits(w: {word}) -> u32 {{ return {bits}; }}");
-    if writes {
-        let _ = writeln!(out, "fn store_{n}(i: u32, v: V) {{ {at} {store} }}");
-    } else {
-        let _ = writeln!(out, "fn store_{n}(i: u32, v: V) {{ }}");
-    }
-}
-
-/// Writes one half of word `j >> 1`.
-fn store_half(n: &str, half: &str, neighbours: bool) -> String {
-    let own = format!(
-        "let shift = (j & 1u) << 4u; atomicAnd(&{n}_buf[j >> 1u], 0xffff0000u >> shift); \
-         atomicOr(&{n}_buf[j >> 1u], mine << shift);"
-    );
-    let mine = format!("let mine = round_{half}(v);");
-    if !neighbours {
-        return format!("{mine} {own}");
-    }
-    format!(
-        "{mine} let other = subgroupShuffleDown(mine, 1u); let odd = (j & 1u) == 1u; \
-         if (above && !odd) {{ atomicStore(&{n}_buf[j >> 1u], mine | (other << 16u)); }} \
-         if (!select(above, below, odd)) {{ {own} }}"
-    )
 }
 
 /// Repeats the lines between `//@each` (or `//@each_back`, from the last) and `//@end`, with `$` replaced by the step.
