@@ -32,6 +32,14 @@ pub(crate) fn write(out: &mut String, key: &PipelineKey, slot: Slot) {
              fn put_{n}(i: u32, w: f32, seen: u32) {{ }}\nfn store_{n}(i: u32, v: V) {{ }}\n",
             slot.neutral()
         );
+        if key.form == Form::Turned {
+            let _ = write!(
+                out,
+                "fn turn_{n}(w: f32, up: u32) -> f32 {{ return w; }}\n\
+                 fn {n}_first(w: f32) -> V {{ return V(w); }}\nfn {n}_second(w: f32) -> V {{ return V(w); }}\n\
+                 fn pair_{n}(first: V, second: V) -> f32 {{ return 0.0; }}\n"
+            );
+        }
         return;
     }
     let s = if key.level && slot.is_tensor() { Slot::X as u32 } else { slot as u32 };
@@ -61,16 +69,34 @@ pub(crate) fn write(out: &mut String, key: &PipelineKey, slot: Slot) {
     if writes {
         let _ = writeln!(out, "fn pack_{n}(v: V) -> {word} {{ {pack} }}");
         let _ = writeln!(out, "fn put_{n}(i: u32, w: {word}, seen: u32) {{ {at} {put} }}");
-        let _ = writeln!(out, "fn store_{n}(i: u32, v: V) {{ put_{n}(i, pack_{n}(v), 0u); }}");
+        let owns = if key.form == Form::Turned && word == "u32" { "if (side == 0u) " } else { "" };
+        let _ = writeln!(
+            out,
+            "fn store_{n}(i: u32, v: V) {{ let w = pack_{n}(v); {owns}{{ put_{n}(i, w, 0u); }} }}"
+        );
     } else {
         let _ = writeln!(out, "fn store_{n}(i: u32, v: V) {{ }}");
     }
+    if key.form == Form::Turned && word == "u32" {
+        let half = half_of(key.key.dtype_of(slot));
+        let _ = write!(
+            out,
+            "fn turn_{n}(w: u32, up: u32) -> u32 {{ return turn(w, up); }}\n\
+             fn {n}_first(w: u32) -> V {{ return decode_{half}(w).x; }}\n\
+             fn {n}_second(w: u32) -> V {{ return decode_{half}(w).y; }}\n\
+             fn pair_{n}(first: V, second: V) -> u32 {{ return encode_{half}(vec2<f32>(first, second)); }}\n"
+        );
+    }
+}
+
+fn half_of(dtype: DType) -> &'static str {
+    if dtype == DType::Bf16 { "bf16" } else { "f16" }
 }
 
 fn access(key: &PipelineKey, slot: Slot) -> Access {
     let n = slot.name();
     let dtype = key.key.dtype_of(slot);
-    let half = if dtype == DType::Bf16 { "bf16" } else { "f16" };
+    let half = half_of(dtype);
     let whole = format!("{n}_buf[j >> 1u] = w ^ (seen & p.zero);");
     let words = |fetch: String, of: String, pack: String, put: String| Access {
         element: "u32",
@@ -81,13 +107,13 @@ fn access(key: &PipelineKey, slot: Slot) -> Access {
         put,
     };
     match (key.form, dtype.size()) {
-        (Form::Pairs, 2) => words(
+        (Form::Pairs | Form::Spans, 2) => words(
             format!("return {n}_buf[j >> 1u];"),
             format!("return decode_{half}(w);"),
             format!("return encode_{half}(v);"),
             whole,
         ),
-        (Form::Pairs, _) => Access {
+        (Form::Pairs | Form::Spans, _) => Access {
             element: "f32",
             word: "vec2<f32>",
             fetch: format!("return vec2<f32>({n}_buf[j], {n}_buf[j + 1u]);"),
@@ -95,11 +121,11 @@ fn access(key: &PipelineKey, slot: Slot) -> Access {
             pack: "return v;".into(),
             put: format!("{n}_buf[j] = w.x; {n}_buf[j + 1u] = w.y;"),
         },
-        (Form::Joined, 2) => words(
+        (Form::Joined | Form::Turned, 2) => words(
             format!("return {n}_buf[j >> 1u];"),
             format!("return decode_{half}(w >> side).x;"),
             format!("let mine = round_{half}(v); return mine | (subgroupShuffleXor(mine, 1u) << 16u);"),
-            format!("if (side == 0u) {{ {whole} }}"),
+            if key.form == Form::Turned { whole } else { format!("if (side == 0u) {{ {whole} }}") },
         ),
         (Form::Halves | Form::Neighbours, 2) => words(
             format!("return ({n}_buf[j >> 1u] >> ((j & 1u) << 4u)) & 0xffffu;"),

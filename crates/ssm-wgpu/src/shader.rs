@@ -7,8 +7,12 @@ use ssm_core::DType;
 
 use crate::accessors;
 
-/// Invocations a workgroup.
+/// Invocations a workgroup, a lane each.
 pub(crate) const WORKGROUP: u32 = 64;
+/// Lanes of a workgroup whose rows take the spans of a group side by side, and its rows: as many as the shortest group
+/// has spans.
+pub(crate) const COLUMNS: u32 = 32;
+pub(crate) const ROWS: u32 = 4;
 /// Steps a chunk: what an invocation loads at once and keeps in registers, and the spacing of the saved states.
 pub(crate) const CHUNK: u32 = 16;
 /// The same where the adapter is a program on the processor: there are no loads to overlap, and such an adapter takes
@@ -254,14 +258,29 @@ pub(crate) enum Form {
     /// As `Halves`, on a device with subgroups: of two lanes that are neighbours in a subgroup, one writes the word for
     /// both. What is left to atomics is words that lanes of two rows or two subgroups share.
     Neighbours,
+    /// As `Pairs`, in a march whose lanes have as many invocations as a workgroup has rows, which take the spans of a
+    /// group side by side.
+    Spans,
+    /// As `Spans`, where tensors are 16-bit throughout, on a device with subgroups: a channel a lane, for half the
+    /// registers. Of two steps' words each of a word's lanes loads and writes one, and they swap halves, so that a
+    /// word in registers is two steps of one channel.
+    Turned,
 }
 
 impl Form {
     /// Channels a lane.
     pub(crate) const fn lane(self) -> u32 {
         match self {
-            Self::Pairs => 2,
-            Self::Scalar | Self::Halves | Self::Joined | Self::Neighbours => 1,
+            Self::Pairs | Self::Spans => 2,
+            Self::Scalar | Self::Halves | Self::Joined | Self::Neighbours | Self::Turned => 1,
+        }
+    }
+
+    /// Lanes a workgroup, and invocations a lane.
+    pub(crate) const fn workgroup(self) -> (u32, u32) {
+        match self {
+            Self::Spans | Self::Turned => (COLUMNS, ROWS),
+            Self::Scalar | Self::Pairs | Self::Halves | Self::Joined | Self::Neighbours => (WORKGROUP, 1),
         }
     }
 }
@@ -280,16 +299,28 @@ pub(crate) struct PipelineKey {
     pub(crate) level: bool,
 }
 
+impl PipelineKey {
+    const fn text(&self) -> &'static str {
+        match (self.form, self.key.body) {
+            (Form::Spans, Body::ForwardMarch) => include_str!("../wgsl/scan_forward_spans.wgsl"),
+            (Form::Spans, Body::BackwardMarch) => include_str!("../wgsl/scan_backward_spans.wgsl"),
+            (Form::Turned, _) => include_str!("../wgsl/scan_backward_turned.wgsl"),
+            (_, body) => body.text(),
+        }
+    }
+}
+
 /// The whole module.
 pub(crate) fn source(key: &PipelineKey) -> String {
-    let (k, lane) = (&key.key, key.form.lane());
+    let (k, lane, (columns, rows)) = (&key.key, key.form.lane(), key.form.workgroup());
     let (v, u) = if lane == 2 { ("vec2<f32>", "vec2<u32>") } else { ("f32", "u32") };
     let mut out = format!(
-        "const WORKGROUP: u32 = {WORKGROUP}u;\nconst TABLE: u32 = {TABLE}u;\nconst CHUNK: u32 = {}u;\n\
+        "const WORKGROUP: u32 = {}u;\nconst COLUMNS: u32 = {columns}u;\nconst ROWS: u32 = {rows}u;\nconst TABLE: u32 = {TABLE}u;\nconst CHUNK: u32 = {}u;\n\
          const SPAN: u32 = {SPAN}u;\n\
          const LANE: u32 = {lane}u;\nconst PAUSED: bool = {};\n\
          const FUSED: bool = {};\nconst EXACT_INPUT: bool = {};\nconst EXACT_OUTPUT: bool = {};\n\
          const SAVE_CHUNKS: bool = {};\nconst SAVE_H: bool = {};\nalias V = {v};\nalias U = {u};\n",
+        columns * rows,
         k.chunk,
         k.paused,
         key.fused,
@@ -298,10 +329,10 @@ pub(crate) fn source(key: &PipelineKey) -> String {
         k.save == Save::Chunks,
         k.save == Save::H,
     );
-    out.push_str(if matches!(key.form, Form::Joined | Form::Neighbours) {
-        include_str!("../wgsl/neighbours.wgsl")
-    } else {
-        include_str!("../wgsl/alone.wgsl")
+    out.push_str(match key.form {
+        Form::Joined | Form::Neighbours => include_str!("../wgsl/neighbours.wgsl"),
+        Form::Spans | Form::Turned => include_str!("../wgsl/spans.wgsl"),
+        Form::Scalar | Form::Pairs | Form::Halves => include_str!("../wgsl/alone.wgsl"),
     });
     out.push_str(include_str!("../wgsl/common.wgsl"));
     out.push_str(include_str!("../wgsl/fold.wgsl"));
@@ -320,22 +351,25 @@ pub(crate) fn source(key: &PipelineKey) -> String {
     for slot in Slot::ALL {
         accessors::write(&mut out, key, slot);
     }
-    unroll(&mut out, k.body.text(), k.chunk);
+    unroll(&mut out, key.text(), k.chunk);
     out
 }
 
 /// Repeats the lines between `//@each` (or `//@each_back`, from the last) and `//@end`, with `$` replaced by the step.
 /// Unrolled here because naga bounds loops and indexed arrays with code that keeps drivers from unrolling them.
 fn unroll(out: &mut String, text: &str, count: u32) {
-    let mut block: Option<(bool, String)> = None;
+    let (mut block, mut times): (Option<(bool, String)>, u32) = (None, count);
     for line in text.lines() {
         match (line.trim(), &mut block) {
             ("//@each", _) => block = Some((false, String::new())),
             ("//@each_back", _) => block = Some((true, String::new())),
+            ("//@pairs", _) => (block, times) = (Some((false, String::new())), count / 2),
+            ("//@pairs_back", _) => (block, times) = (Some((true, String::new())), count / 2),
             ("//@end", _) => {
                 let (back, body) = block.take().unwrap_or_default();
-                for step in 0..count {
-                    let step = if back { count - 1 - step } else { step };
+                let times = std::mem::replace(&mut times, count);
+                for step in 0..times {
+                    let step = if back { times - 1 - step } else { step };
                     out.push_str(&body.replace('$', &step.to_string()));
                 }
             }
