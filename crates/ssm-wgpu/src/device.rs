@@ -19,6 +19,8 @@ pub struct WgpuBackend {
     pub(crate) chunk: u32,
     /// Whether kernels may use them.
     pub(crate) subgroups: bool,
+    /// Whether the device was found to round to f16 as it should.
+    pub(crate) packs: bool,
     /// Whether 16-bit marches may take the spans of a group side by side.
     pub(crate) spans: bool,
 }
@@ -104,7 +106,7 @@ impl WgpuBackend {
         backend.shared.device.set_device_lost_callback(move |_, reason| {
             *lock(&failure) = Some(WgpuError::DeviceLost { reason });
         });
-        backend.with_subgroups().await
+        backend.with_subgroups().await?.with_half_packing().await
     }
 
     /// The caller's device and a queue of it. Installs no handler on either. f16 problems need the device to have been
@@ -112,7 +114,7 @@ impl WgpuBackend {
     pub fn from_device(device: Device, queue: Queue) -> Self {
         let shared = Shared { device, queue, pipelines: Mutex::default(), failure: Arc::default() };
         let chunk = if is_software(&shared.device) { SOFTWARE_CHUNK } else { CHUNK };
-        Self { shared: Arc::new(shared), chunk, subgroups: false, spans: true }
+        Self { shared: Arc::new(shared), chunk, subgroups: false, packs: false, spans: true }
     }
 
     /// With the kernels that run on GPUs, on an adapter that is a program on the processor too. There they take longer

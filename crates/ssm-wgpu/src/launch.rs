@@ -168,7 +168,8 @@ impl WgpuBackend {
         let mut starts = placed.iter().filter(|p| p.window.slot.is_tensor()).map(|p| p.elements_in);
         let level = starts.next().is_none_or(|first| starts.all(|start| start == first));
         let fused = self.fma_rounds_once();
-        PipelineKey { key: dispatch.key, form, shared, fused, level }
+        let f16 = [dispatch.key.dtype, dispatch.key.out_dtype].contains(&DType::F16);
+        PipelineKey { key: dispatch.key, form, shared, fused, packs: f16 && self.packs, level }
     }
 }
 

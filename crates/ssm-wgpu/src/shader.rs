@@ -294,6 +294,8 @@ pub(crate) struct PipelineKey {
     pub(crate) shared: bool,
     /// The adapter's fma is known to round once.
     pub(crate) fused: bool,
+    /// The adapter's conversion to f16 is known to round to nearest even; false for kernels without f16.
+    pub(crate) packs: bool,
     /// All tensors begin at the same element of their bindings, at that of x's place in the offsets: one index, worked
     /// out once, for all of them.
     pub(crate) level: bool,
@@ -341,6 +343,7 @@ pub(crate) fn source(key: &PipelineKey) -> String {
         out.push_str(include_str!("../wgsl/bf16.wgsl"));
     }
     if holds(DType::F16) {
+        out.push_str(if key.packs { "const PACKS: bool = true;\n" } else { "const PACKS: bool = false;\n" });
         out.push_str(include_str!("../wgsl/f16.wgsl"));
     }
     out.push_str(if k.packed {

@@ -124,7 +124,7 @@ fn every_kernel_is_valid_and_binds_what_the_plan_binds() {
             let needs = if subgroups { needs | Capabilities::SUBGROUP } else { needs };
             let mut validator = Validator::new(ValidationFlags::all(), needs);
             for shared in [false, true] {
-                let key = PipelineKey { key, form, shared, fused: !shared, level: shared };
+                let key = PipelineKey { key, form, shared, fused: !shared, packs: shared, level: shared };
                 let text = source(&key);
                 let module = match naga::front::wgsl::parse_str(&text) {
                     Ok(module) => module,
@@ -182,6 +182,13 @@ fn the_question_after_the_order_of_subgroups_is_valid() {
 }
 
 #[test]
+fn the_question_after_the_rounding_of_halves_is_valid() {
+    let module = naga::front::wgsl::parse_str(&crate::asked::half_rounding()).unwrap();
+    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32);
+    validator.validate(&module).unwrap();
+}
+
+#[test]
 fn unrolling_numbers_the_steps() {
     let problem = GatedScan::builder(1, 200, 4).build().unwrap();
     let grid = Grid::new(&problem, &LEAST);
@@ -191,6 +198,7 @@ fn unrolling_numbers_the_steps() {
         form: Form::Scalar,
         shared: false,
         fused: true,
+        packs: false,
         level: true,
     };
     let text = source(&key);

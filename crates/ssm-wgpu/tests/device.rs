@@ -15,7 +15,7 @@ use ssm_wgpu::{CallError, ScanInputs, ScanOutputs, WgpuBackend, WgpuError, WgpuM
 type Check = fn(&WgpuBackend) -> Result<(), Failed>;
 
 fn main() -> ExitCode {
-    let checks: [(&str, Check); 12] = [
+    let checks: [(&str, Check); 13] = [
         ("wgpu::slices_forward_and_step_agree_with_the_loop", slices_agree_with_the_loop),
         ("wgpu::slices_backward_agrees_with_the_loop", slices_backward),
         ("wgpu::short_slice_is_an_error", short_slice),
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         ("wgpu::small_bindings_change_no_bit", small_bindings_change_no_bit),
         ("wgpu::subgroups_change_no_bit", subgroups_change_no_bit),
         ("wgpu::spans_side_by_side_change_no_bit", spans_change_no_bit),
+        ("wgpu::the_devices_own_rounding_to_halves_changes_no_bit", half_packing_changes_no_bit),
         ("wgpu::lost_device_of_our_own_is_an_error_at_every_call", lost_own_device),
         ("wgpu::lost_device_of_the_caller_is_an_error_of_the_call", lost_device_of_the_caller),
         ("wgpu::handlers_on_the_callers_device_stay", handlers_stay),
@@ -282,6 +283,19 @@ fn marched(gpu: &WgpuBackend, scan: &GatedScan, bits: std::ops::Range<u32>) -> R
         words.extend(gpu.read_blocking::<f32>(buffer, 0, elements / 2)?.into_iter().map(f32::to_bits));
     }
     Ok(words)
+}
+
+/// The device was asked over all that f16 tells apart; here in the kernels, in every form.
+fn half_packing_changes_no_bit(gpu: &WgpuBackend) -> Result<(), Failed> {
+    println!("the device rounds to halves: {}", gpu.uses_half_packing());
+    if !gpu.supports(DType::F16) {
+        return Ok(());
+    }
+    let shapes = [(3, 70, 5, false), (2, 130, 78, true), (1, 130, 130, false)];
+    for gpu in [gpu.clone(), gpu.clone().with_gpu_kernels(), gpu.clone().without_subgroups()] {
+        same_of::<half::f16>(&gpu, &gpu.clone().without_half_packing(), &shapes)?;
+    }
+    Ok(())
 }
 
 type Shape = (usize, usize, usize, bool);
