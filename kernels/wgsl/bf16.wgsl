@@ -5,14 +5,18 @@ fn decode_bf16(w: u32) -> vec2<f32> {
     return vec2<f32>(bitcast<f32>(w << 16u), bitcast<f32>(w & 0xffff0000u));
 }
 
-// Rounds to nearest, ties to even. A NaN keeps its upper bits and is made quiet, so that rounding cannot turn it
-// into an infinity.
-fn round_bf16(v: f32) -> u32 {
+// Rounds to nearest, ties to even, into the upper half of a word. A NaN keeps its upper bits and is made quiet, so that
+// rounding cannot turn it into an infinity.
+fn near_bf16(v: f32) -> u32 {
     let bits = bitcast<u32>(v);
-    let rounded = (bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u;
-    return select(rounded, (bits >> 16u) | 0x40u, (bits & 0x7fffffffu) > 0x7f800000u);
+    let rounded = bits + 0x7fffu + ((bits >> 16u) & 1u);
+    return select(rounded, bits | 0x400000u, (bits & 0x7fffffffu) > 0x7f800000u);
+}
+
+fn round_bf16(v: f32) -> u32 {
+    return near_bf16(v) >> 16u;
 }
 
 fn encode_bf16(v: vec2<f32>) -> u32 {
-    return round_bf16(v.x) | (round_bf16(v.y) << 16u);
+    return round_bf16(v.x) | (near_bf16(v.y) & 0xffff0000u);
 }

@@ -67,7 +67,7 @@ struct Place {
 }
 
 fn place(here: Here) -> Place {
-    let id = (here.workgroup.y * p.grid + here.workgroup.x) * WORKGROUP + here.local;
+    let id = (here.workgroup.y * p.grid + here.workgroup.x) * COLUMNS + here.local % COLUMNS;
     let item = id / p.lanes;
     let lane = id - item * p.lanes;
     meet(here, id, lane);

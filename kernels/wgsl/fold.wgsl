@@ -46,17 +46,39 @@ fn upper(v: V) -> V {
     return bitcast<V>(bitcast<U>(v) & U(0xfffff000u));
 }
 
-// Its argument, by way of a zero that only the host knows: a compiler that treats sums and products as if they were
-// exact must not here. Nor may it choose which of two products it fuses with their sum, one way in one kernel and the
-// other in the next.
+// Products and sums that round here and now: a compiler that treats them as if they were exact must not, nor may it
+// choose which of two products it fuses with their sum, one way in one kernel and the other in the next. Where fma
+// rounds once it is told so by an fma with a -0 or a 1 that only the host knows, one operation for one; elsewhere by way
+// of a zero of the host's.
 fn opaque(v: V) -> V {
     return bitcast<V>(bitcast<U>(v) ^ U(p.zero));
+}
+
+fn mul(a: V, b: V) -> V {
+    if (FUSED) {
+        return fma(a, b, V(bitcast<f32>(p.zero | 0x80000000u)));
+    }
+    return opaque(a * b);
+}
+
+fn add(a: V, b: V) -> V {
+    if (FUSED) {
+        return fma(a, V(bitcast<f32>(p.zero | 0x3f800000u)), b);
+    }
+    return opaque(a + b);
+}
+
+fn sub(a: V, b: V) -> V {
+    if (FUSED) {
+        return fma(-b, V(bitcast<f32>(p.zero | 0x3f800000u)), a);
+    }
+    return opaque(a - b);
 }
 
 // Where fma is known to round once it says what rounding took from a product. Elsewhere the product is put together from
 // exact pieces.
 fn product_of(a: V, b: V) -> Pair {
-    let high = opaque(a * b);
+    let high = mul(a, b);
     if (FUSED) {
         return Pair(high, fma(a, b, -high));
     }
@@ -64,13 +86,22 @@ fn product_of(a: V, b: V) -> Pair {
     let a2 = a - a1;
     let b1 = upper(b);
     let b2 = b - b1;
-    return Pair(high, opaque(a1 * b1) - high + opaque(a1 * b2) + opaque(a2 * b1) + opaque(a2 * b2));
+    return Pair(high, mul(a1, b1) - high + mul(a1, b2) + mul(a2, b1) + mul(a2, b2));
+}
+
+// The same of two elements: nothing is lost of a product of 16-bit ones, nor of one with the 1 that is not there. Past
+// f32's range there is no pair to keep either.
+fn product_of_elements(a: V, b: V, exact: bool) -> Pair {
+    if (exact) {
+        return Pair(mul(a, b), V(0.0));
+    }
+    return product_of(a, b);
 }
 
 fn sum_of(a: V, b: V) -> Pair {
-    let high = opaque(a + b);
-    let b1 = opaque(high - a);
-    return Pair(high, opaque(a - opaque(high - b1)) + opaque(b - b1));
+    let high = add(a, b);
+    let b1 = sub(high, a);
+    return Pair(high, sub(a, sub(high, b1)) + sub(b, b1));
 }
 
 fn times(product: Pair, a: V) -> Pair {
@@ -81,16 +112,24 @@ fn times(product: Pair, a: V) -> Pair {
 // a·s + u of pairs.
 fn scanned(s: Pair, a: V, u: Pair) -> Pair {
     let product = product_of(a, s.high);
-    let next = sum_of(product.high, u.high);
-    return Pair(next.high, fma(a, s.low, product.low) + (next.low + u.low));
+    let next = added(product.high, u, EXACT_INPUT);
+    return Pair(next.high, fma(a, s.low, product.low) + next.low);
 }
 
 // a·(s + c·dy) of pairs.
 fn walked(s: Pair, a: V, c: V, dy: V) -> Pair {
-    let u = product_of(c, dy);
-    let g = sum_of(s.high, u.high);
+    let g = added(s.high, product_of_elements(c, dy, EXACT_OUTPUT), EXACT_OUTPUT);
     let next = product_of(a, g.high);
-    return Pair(next.high, fma(a, s.low + (g.low + u.low), next.low));
+    return Pair(next.high, fma(a, s.low + g.low, next.low));
+}
+
+// a + u, where u is a value or a pair.
+fn added(a: V, u: Pair, exact: bool) -> Pair {
+    let sum = sum_of(a, u.high);
+    if (exact) {
+        return sum;
+    }
+    return Pair(sum.high, sum.low + u.low);
 }
 
 // product·carry + sum. A carry of exactly 0 stays out of the product, which may have overflowed. What was lost of a
@@ -99,19 +138,36 @@ fn fold(product: Pair, carry: Pair, sum: Pair) -> Pair {
     let whole = product_of(product.high, carry.high);
     let near = sum_of(whole.high, sum.high);
     let lost = fma(product.high, carry.low, fma(product.low, carry.high, whole.low)) + (near.low + sum.low);
-    let high = opaque(near.high + lost);
-    let low = lost - opaque(high - near.high);
+    let high = add(near.high, lost);
+    let low = lost - sub(high, near.high);
     let finite = abs(high) <= V(GREATEST);
     let rest = carry.high == V(0.0);
     let rounded = select(fma(product.high, carry.high, sum.high), high, finite);
     return Pair(select(rounded, sum.high, rest), select(select(V(0.0), low, finite), sum.low, rest));
 }
 
-fn end_span(r: Run) -> Run {
+// A step forward.
+fn advance(r: Run, a: V, b: V, x: V) -> Run {
+    let u = product_of_elements(b, x, EXACT_INPUT);
+    return Run(fma(a, r.h, u.high), scanned(r.s, a, u), times(r.p, a), r.sum, r.product, r.inner, r.carry);
+}
+
+// A step backward, whose h is q and whose s is the walk back from 0.
+fn retreat(r: Run, a: V, g: V, c: V, dy: V) -> Run {
+    return Run(mul(a, g), walked(r.s, a, c, dy), times(r.p, a), r.sum, r.product, r.inner, r.carry);
+}
+
+// The span joins those before it in the group.
+fn gather(r: Run) -> Run {
     let product = product_of(r.p.high, r.product.high);
     let low = fma(r.p.high, r.product.low, fma(r.p.low, r.product.high, product.low));
+    return Run(r.h, r.s, r.p, fold(r.p, r.sum, r.s), Pair(product.high, low), r.inner, r.carry);
+}
+
+fn end_span(r: Run) -> Run {
+    let group = gather(r);
     let inner = fold(r.p, r.inner, r.s);
-    return Run(inner.high, ZERO, ONE, fold(r.p, r.sum, r.s), Pair(product.high, low), inner, r.carry);
+    return Run(inner.high, ZERO, ONE, group.sum, group.product, inner, r.carry);
 }
 
 fn end_group(r: Run) -> Run {

@@ -9,11 +9,6 @@
 // pass: x, a, b, c, dy read once, four gradients written once; reduce reads a, c, dy once more. Where the adapter binds
 // fewer buffers than a pass needs (12 for all), the plan splits the gradients over passes.
 
-// The run's h is q here, and its s the walk back from 0.
-fn retreat(r: Run, a: V, g: V, c: V, dy: V) -> Run {
-    return Run(opaque(a * g), walked(r.s, a, c, dy), times(r.p, a), r.sum, r.product, r.inner, r.carry);
-}
-
 // h before the first step of a chunk. With SAVE_H the item's saved index is that of its h0.
 fn chunk_entry(it: Item, d: u32, t: u32) -> V {
     if (SAVE_H) {
@@ -52,16 +47,21 @@ fn unwind(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
             if (SAVE_H) {
                 h = saved_of(fetch_saved(i + $u * p.step));
             } else {
-                h = fma(a_of(a$), h, opaque(b_of(b$) * x_of(x$)));
+                h = fma(a_of(a$), h, mul(b_of(b$), x_of(x$)));
             }
             let h$ = h;
             //@end
             //@each_back
             let g$ = fma(c_of(c$), dy_of(dy$), r.h);
-            store_dx(i + $u * p.step, b_of(b$) * g$);
-            store_db(i + $u * p.step, x_of(x$) * g$);
-            store_dc(i + $u * p.step, dy_of(dy$) * h$);
-            store_da(i + $u * p.step, prev$ * g$);
+            let dx$ = pack_dx(b_of(b$) * g$);
+            let db$ = pack_db(x_of(x$) * g$);
+            let dc$ = pack_dc(dy_of(dy$) * h$);
+            let da$ = pack_da(prev$ * g$);
+            let ready$ = dx_bits(dx$) | db_bits(db$) | dc_bits(dc$) | da_bits(da$);
+            put_dx(i + $u * p.step, dx$, ready$);
+            put_db(i + $u * p.step, db$, ready$);
+            put_dc(i + $u * p.step, dc$, ready$);
+            put_da(i + $u * p.step, da$, ready$);
             r = retreat(r, a_of(a$), g$, c_of(c$), dy_of(dy$));
             //@end
         } else {
@@ -73,7 +73,7 @@ fn unwind(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
                 if (SAVE_H) {
                     hs[k + 1u] = saved_of(fetch_saved(j));
                 } else {
-                    hs[k + 1u] = fma(a_of(fetch_a(j)), hs[k], opaque(b_of(fetch_b(j)) * x_of(fetch_x(j))));
+                    hs[k + 1u] = fma(a_of(fetch_a(j)), hs[k], mul(b_of(fetch_b(j)), x_of(fetch_x(j))));
                 }
             }
             for (var k = t - first; k > 0u; k -= 1u) {

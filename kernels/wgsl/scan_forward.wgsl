@@ -10,11 +10,6 @@
 // kernel. Traffic: march and apply read x, a, b, c once and write y once; reduce reads x, a, b once more.
 // Storage bindings: at most 7 (x, a, b, c, y, saved, and state or agg).
 
-fn advance(r: Run, a: V, b: V, x: V) -> Run {
-    let u = product_of(b, x);
-    return Run(fma(a, r.h, u.high), scanned(r.s, a, u), times(r.p, a), r.sum, r.product, r.inner, r.carry);
-}
-
 fn replay(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
     var r = entry;
     var t = begin;
@@ -37,10 +32,17 @@ fn replay(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
             r.h = after(r.h, seen);
             //@each
             r = advance(r, a_of(a$), b_of(b$), x_of(x$));
-            store_y(i + $u * p.step, c_of(c$) * r.h);
+            let y$ = pack_y(c_of(c$) * r.h);
             if (SAVE_H) {
                 store_saved(i + $u * p.step, r.h);
             }
+            //@end
+            seen = 0u;
+            //@each
+            seen |= y_bits(y$);
+            //@end
+            //@each
+            put_y(i + $u * p.step, y$, seen);
             //@end
             t += CHUNK;
         } else {

@@ -19,6 +19,10 @@ pub struct WgpuBackend {
     pub(crate) chunk: u32,
     /// Whether kernels may use them.
     pub(crate) subgroups: bool,
+    /// Whether the device was found to round to f16 as it should.
+    pub(crate) packs: bool,
+    /// Whether 16-bit marches may take the spans of a group side by side.
+    pub(crate) spans: bool,
 }
 
 #[derive(Debug)]
@@ -102,7 +106,7 @@ impl WgpuBackend {
         backend.shared.device.set_device_lost_callback(move |_, reason| {
             *lock(&failure) = Some(WgpuError::DeviceLost { reason });
         });
-        backend.with_subgroups().await
+        backend.with_subgroups().await?.with_half_packing().await
     }
 
     /// The caller's device and a queue of it. Installs no handler on either. f16 problems need the device to have been
@@ -110,7 +114,7 @@ impl WgpuBackend {
     pub fn from_device(device: Device, queue: Queue) -> Self {
         let shared = Shared { device, queue, pipelines: Mutex::default(), failure: Arc::default() };
         let chunk = if is_software(&shared.device) { SOFTWARE_CHUNK } else { CHUNK };
-        Self { shared: Arc::new(shared), chunk, subgroups: false }
+        Self { shared: Arc::new(shared), chunk, subgroups: false, packs: false, spans: true }
     }
 
     /// With the kernels that run on GPUs, on an adapter that is a program on the processor too. There they take longer
@@ -118,6 +122,13 @@ impl WgpuBackend {
     #[must_use]
     pub fn with_gpu_kernels(self) -> Self {
         Self { chunk: CHUNK, ..self }
+    }
+
+    /// With one invocation for a channel of a sequence, where a march over 16-bit elements would have several. Every result
+    /// is the same to the bit.
+    #[must_use]
+    pub fn without_spans(self) -> Self {
+        Self { spans: false, ..self }
     }
 
     /// The device.

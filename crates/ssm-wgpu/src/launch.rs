@@ -3,8 +3,8 @@
 use ssm_core::{DType, Operand};
 use wgpu::{BindGroupEntry, BindingResource, Buffer, BufferBinding, BufferUsages, CommandEncoder};
 
-use crate::dispatch::{Dispatch, Schedule, Window};
-use crate::shader::{Body, Form, PipelineKey, Slot, TABLE, WORKGROUP};
+use crate::dispatch::{Dispatch, FOLD, Schedule, Window};
+use crate::shader::{Body, COLUMNS, Form, PipelineKey, ROWS, SPAN, Slot, TABLE};
 use crate::view::WgpuRef;
 use crate::{WgpuBackend, WgpuError};
 
@@ -47,7 +47,8 @@ impl WgpuBackend {
             let placed = self.place(dispatch, operands)?;
             let key = self.pipeline_key(dispatch, &placed);
             let lanes = dispatch.channels / u64::from(key.form.lane());
-            let workgroups = (u64::from(dispatch.params.items) * lanes).div_ceil(u64::from(WORKGROUP));
+            let workgroups =
+                (u64::from(dispatch.params.items) * lanes).div_ceil(u64::from(key.form.workgroup().0));
             let most = u64::from(limits.max_compute_workgroups_per_dimension).max(1);
             // The nearest to a square: few workgroups stand idle in the last row.
             let rows = workgroups.div_ceil(most).max(1);
@@ -148,7 +149,15 @@ impl WgpuBackend {
             Form::Scalar
         } else if dispatch.aligned_rows && halved.all(|p| p.elements_in % 2 == 0) {
             let march = matches!(dispatch.key.body, Body::ForwardMarch | Body::BackwardMarch);
-            if march && self.uses_subgroups() { Form::Joined } else { Form::Pairs }
+            // Spans side by side are folded, each held whole in registers, and none is paused in.
+            let apart =
+                dispatch.params.flags & FOLD != 0 && dispatch.key.chunk == SPAN && !dispatch.key.paused;
+            match march {
+                true if apart && self.spans && self.uses_subgroups() && turns(dispatch) => Form::Turned,
+                true if apart && self.spans => Form::Spans,
+                true if self.uses_subgroups() => Form::Joined,
+                _ => Form::Pairs,
+            }
         } else if self.uses_subgroups() {
             Form::Neighbours
         } else {
@@ -159,6 +168,16 @@ impl WgpuBackend {
         let mut starts = placed.iter().filter(|p| p.window.slot.is_tensor()).map(|p| p.elements_in);
         let level = starts.next().is_none_or(|first| starts.all(|start| start == first));
         let fused = self.fma_rounds_once();
-        PipelineKey { key: dispatch.key, form, shared, fused, level }
+        let f16 = [dispatch.key.dtype, dispatch.key.out_dtype].contains(&DType::F16);
+        PipelineKey { key: dispatch.key, form, shared, fused, packs: f16 && self.packs, level }
     }
+}
+
+/// Whether `Form::Turned` does, and pays: a last round that is not whole goes step by step.
+fn turns(dispatch: &Dispatch) -> bool {
+    let (key, params) = (&dispatch.key, &dispatch.params);
+    let narrow = key.dtype.size() == 2 && key.out_dtype.size() == 2;
+    let full = (u64::from(params.items) * dispatch.channels).is_multiple_of(u64::from(COLUMNS));
+    let whole = params.len.is_multiple_of(ROWS * SPAN) || params.len >= 16 * ROWS * SPAN;
+    key.body == Body::BackwardMarch && narrow && !key.packed && full && whole
 }

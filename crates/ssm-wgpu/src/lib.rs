@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+mod accessors;
+mod asked;
 mod device;
 mod dispatch;
 mod error;
@@ -13,7 +15,6 @@ mod schedule;
 mod shader;
 #[cfg(test)]
 mod shader_tests;
-mod subgroups;
 mod view;
 mod wait;
 

@@ -3,12 +3,16 @@
 //! A kernel's text does not know element types, word sharing or absent operands. It calls `fetch_x`, `x_bits`, `x_of` and
 //! `store_y`; what these do is generated here from the key, so that every option folds away when the driver compiles.
 
-use std::fmt::Write as _;
-
 use ssm_core::DType;
 
-/// Invocations a workgroup.
+use crate::accessors;
+
+/// Invocations a workgroup, a lane each.
 pub(crate) const WORKGROUP: u32 = 64;
+/// Lanes of a workgroup whose rows take the spans of a group side by side, and its rows: as many as the shortest group
+/// has spans.
+pub(crate) const COLUMNS: u32 = 32;
+pub(crate) const ROWS: u32 = 4;
 /// Steps a chunk: what an invocation loads at once and keeps in registers, and the spacing of the saved states.
 pub(crate) const CHUNK: u32 = 16;
 /// The same where the adapter is a program on the processor: there are no loads to overlap, and such an adapter takes
@@ -72,7 +76,7 @@ impl Slot {
         Self::Dc,
     ];
 
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::X => "x",
             Self::A => "a",
@@ -105,7 +109,7 @@ impl Slot {
     }
 
     /// What an absent operand reads as: b and c are ones, everything else zero.
-    const fn neutral(self) -> &'static str {
+    pub(crate) const fn neutral(self) -> &'static str {
         match self {
             Self::B | Self::C => "1.0",
             _ => "0.0",
@@ -254,14 +258,29 @@ pub(crate) enum Form {
     /// As `Halves`, on a device with subgroups: of two lanes that are neighbours in a subgroup, one writes the word for
     /// both. What is left to atomics is words that lanes of two rows or two subgroups share.
     Neighbours,
+    /// As `Pairs`, in a march whose lanes have as many invocations as a workgroup has rows, which take the spans of a
+    /// group side by side.
+    Spans,
+    /// As `Spans`, where tensors are 16-bit throughout, on a device with subgroups: a channel a lane, for half the
+    /// registers. Of two steps' words each of a word's lanes loads and writes one, and they swap halves, so that a
+    /// word in registers is two steps of one channel.
+    Turned,
 }
 
 impl Form {
     /// Channels a lane.
     pub(crate) const fn lane(self) -> u32 {
         match self {
-            Self::Pairs => 2,
-            Self::Scalar | Self::Halves | Self::Joined | Self::Neighbours => 1,
+            Self::Pairs | Self::Spans => 2,
+            Self::Scalar | Self::Halves | Self::Joined | Self::Neighbours | Self::Turned => 1,
+        }
+    }
+
+    /// Lanes a workgroup, and invocations a lane.
+    pub(crate) const fn workgroup(self) -> (u32, u32) {
+        match self {
+            Self::Spans | Self::Turned => (COLUMNS, ROWS),
+            Self::Scalar | Self::Pairs | Self::Halves | Self::Joined | Self::Neighbours => (WORKGROUP, 1),
         }
     }
 }
@@ -275,31 +294,47 @@ pub(crate) struct PipelineKey {
     pub(crate) shared: bool,
     /// The adapter's fma is known to round once.
     pub(crate) fused: bool,
+    /// The adapter's conversion to f16 is known to round to nearest even; false for kernels without f16.
+    pub(crate) packs: bool,
     /// All tensors begin at the same element of their bindings, at that of x's place in the offsets: one index, worked
     /// out once, for all of them.
     pub(crate) level: bool,
 }
 
+impl PipelineKey {
+    const fn text(&self) -> &'static str {
+        match (self.form, self.key.body) {
+            (Form::Spans, Body::ForwardMarch) => include_str!("../wgsl/scan_forward_spans.wgsl"),
+            (Form::Spans, Body::BackwardMarch) => include_str!("../wgsl/scan_backward_spans.wgsl"),
+            (Form::Turned, _) => include_str!("../wgsl/scan_backward_turned.wgsl"),
+            (_, body) => body.text(),
+        }
+    }
+}
+
 /// The whole module.
 pub(crate) fn source(key: &PipelineKey) -> String {
-    let (k, lane) = (&key.key, key.form.lane());
+    let (k, lane, (columns, rows)) = (&key.key, key.form.lane(), key.form.workgroup());
     let (v, u) = if lane == 2 { ("vec2<f32>", "vec2<u32>") } else { ("f32", "u32") };
     let mut out = format!(
-        "const WORKGROUP: u32 = {WORKGROUP}u;\nconst TABLE: u32 = {TABLE}u;\nconst CHUNK: u32 = {}u;\n\
+        "const WORKGROUP: u32 = {}u;\nconst COLUMNS: u32 = {columns}u;\nconst ROWS: u32 = {rows}u;\nconst TABLE: u32 = {TABLE}u;\nconst CHUNK: u32 = {}u;\n\
          const SPAN: u32 = {SPAN}u;\n\
          const LANE: u32 = {lane}u;\nconst PAUSED: bool = {};\n\
-         const FUSED: bool = {};\n\
+         const FUSED: bool = {};\nconst EXACT_INPUT: bool = {};\nconst EXACT_OUTPUT: bool = {};\n\
          const SAVE_CHUNKS: bool = {};\nconst SAVE_H: bool = {};\nalias V = {v};\nalias U = {u};\n",
+        columns * rows,
         k.chunk,
         k.paused,
         key.fused,
+        !k.slots.has(Slot::B) || k.dtype.size() == 2,
+        !k.slots.has(Slot::C) || (k.dtype.size() == 2 && k.out_dtype.size() == 2),
         k.save == Save::Chunks,
         k.save == Save::H,
     );
-    out.push_str(if matches!(key.form, Form::Joined | Form::Neighbours) {
-        include_str!("../wgsl/neighbours.wgsl")
-    } else {
-        include_str!("../wgsl/alone.wgsl")
+    out.push_str(match key.form {
+        Form::Joined | Form::Neighbours => include_str!("../wgsl/neighbours.wgsl"),
+        Form::Spans | Form::Turned => include_str!("../wgsl/spans.wgsl"),
+        Form::Scalar | Form::Pairs | Form::Halves => include_str!("../wgsl/alone.wgsl"),
     });
     out.push_str(include_str!("../wgsl/common.wgsl"));
     out.push_str(include_str!("../wgsl/fold.wgsl"));
@@ -308,6 +343,7 @@ pub(crate) fn source(key: &PipelineKey) -> String {
         out.push_str(include_str!("../wgsl/bf16.wgsl"));
     }
     if holds(DType::F16) {
+        out.push_str(if key.packs { "const PACKS: bool = true;\n" } else { "const PACKS: bool = false;\n" });
         out.push_str(include_str!("../wgsl/f16.wgsl"));
     }
     out.push_str(if k.packed {
@@ -316,121 +352,27 @@ pub(crate) fn source(key: &PipelineKey) -> String {
         include_str!("../wgsl/items_batch.wgsl")
     });
     for slot in Slot::ALL {
-        accessors(&mut out, key, slot);
+        accessors::write(&mut out, key, slot);
     }
-    unroll(&mut out, k.body.text(), k.chunk);
+    unroll(&mut out, key.text(), k.chunk);
     out
-}
-
-fn accessors(out: &mut String, key: &PipelineKey, slot: Slot) {
-    let (n, dtype) = (slot.name(), key.key.dtype_of(slot));
-    let s = if key.level && slot.is_tensor() { Slot::X as u32 } else { slot as u32 };
-    // Writing to a String cannot fail.
-    if !key.key.slots.has(slot) {
-        let _ = write!(
-            out,
-            "fn fetch_{n}(i: u32) -> f32 {{ return {}; }}\nfn {n}_of(w: f32) -> V {{ return V(w); }}\n\
-             fn {n}_bits(w: f32) -> u32 {{ return 0u; }}\nfn store_{n}(i: u32, v: V) {{ }}\n",
-            slot.neutral()
-        );
-        return;
-    }
-    let writes = key.key.writes(slot);
-    let access = if writes || key.shared { "read_write" } else { "read" };
-    let at = format!("let j = p.offsets[{}][{}] + i;", s / 4, s % 4);
-    let half = if dtype == DType::Bf16 { "bf16" } else { "f16" };
-    let halves = matches!(key.form, Form::Halves | Form::Neighbours);
-    let atomic = writes && halves && dtype.size() == 2;
-    let (element, word, fetch, of, store) = match (key.form, dtype.size()) {
-        (Form::Pairs, 2) => (
-            "u32",
-            "u32",
-            format!("return {n}_buf[j >> 1u];"),
-            format!("return decode_{half}(w);"),
-            format!("{n}_buf[j >> 1u] = encode_{half}(v);"),
-        ),
-        (Form::Pairs, _) => (
-            "f32",
-            "vec2<f32>",
-            format!("return vec2<f32>({n}_buf[j], {n}_buf[j + 1u]);"),
-            "return w;".into(),
-            format!("{n}_buf[j] = v.x; {n}_buf[j + 1u] = v.y;"),
-        ),
-        (Form::Joined, 2) => (
-            "u32",
-            "u32",
-            format!("return {n}_buf[j >> 1u];"),
-            format!("return decode_{half}(w >> side).x;"),
-            format!(
-                "let mine = round_{half}(v); let word = mine | (subgroupShuffleXor(mine, 1u) << 16u); \
-                 if (side == 0u) {{ {n}_buf[j >> 1u] = word; }}"
-            ),
-        ),
-        (Form::Halves | Form::Neighbours, 2) => (
-            if atomic { "atomic<u32>" } else { "u32" },
-            "u32",
-            format!("return ({n}_buf[j >> 1u] >> ((j & 1u) << 4u)) & 0xffffu;"),
-            format!("return decode_{half}(w).x;"),
-            store_half(n, half, key.form == Form::Neighbours),
-        ),
-        (_, _) => {
-            ("f32", "f32", format!("return {n}_buf[j];"), "return w;".into(), format!("{n}_buf[j] = v;"))
-        }
-    };
-    let _ = writeln!(
-        out,
-        "@group(0) @binding({}) var<storage, {access}> {n}_buf: array<{element}>;",
-        slot.binding()
-    );
-    // No kernel reads back a 16-bit output.
-    if atomic {
-        let _ = writeln!(out, "fn fetch_{n}(i: u32) -> u32 {{ return 0u; }}");
-    } else {
-        let _ = writeln!(out, "fn fetch_{n}(i: u32) -> {word} {{ {at} {fetch} }}");
-    }
-    let _ = writeln!(out, "fn {n}_of(w: {word}) -> V {{ {of} }}");
-    let bits = match word {
-        "u32" => "w",
-        "f32" => "bitcast<u32>(w)",
-        _ => "bitcast<u32>(w.x) | bitcast<u32>(w.y)",
-    };
-    let _ = writeln!(out, "fn {n}_bits(w: {word}) -> u32 {{ return {bits}; }}");
-    if writes {
-        let _ = writeln!(out, "fn store_{n}(i: u32, v: V) {{ {at} {store} }}");
-    } else {
-        let _ = writeln!(out, "fn store_{n}(i: u32, v: V) {{ }}");
-    }
-}
-
-/// Writes one half of word `j >> 1`.
-fn store_half(n: &str, half: &str, neighbours: bool) -> String {
-    let own = format!(
-        "let shift = (j & 1u) << 4u; atomicAnd(&{n}_buf[j >> 1u], 0xffff0000u >> shift); \
-         atomicOr(&{n}_buf[j >> 1u], mine << shift);"
-    );
-    let mine = format!("let mine = round_{half}(v);");
-    if !neighbours {
-        return format!("{mine} {own}");
-    }
-    format!(
-        "{mine} let other = subgroupShuffleDown(mine, 1u); let odd = (j & 1u) == 1u; \
-         if (above && !odd) {{ atomicStore(&{n}_buf[j >> 1u], mine | (other << 16u)); }} \
-         if (!select(above, below, odd)) {{ {own} }}"
-    )
 }
 
 /// Repeats the lines between `//@each` (or `//@each_back`, from the last) and `//@end`, with `$` replaced by the step.
 /// Unrolled here because naga bounds loops and indexed arrays with code that keeps drivers from unrolling them.
 fn unroll(out: &mut String, text: &str, count: u32) {
-    let mut block: Option<(bool, String)> = None;
+    let (mut block, mut times): (Option<(bool, String)>, u32) = (None, count);
     for line in text.lines() {
         match (line.trim(), &mut block) {
             ("//@each", _) => block = Some((false, String::new())),
             ("//@each_back", _) => block = Some((true, String::new())),
+            ("//@pairs", _) => (block, times) = (Some((false, String::new())), count / 2),
+            ("//@pairs_back", _) => (block, times) = (Some((true, String::new())), count / 2),
             ("//@end", _) => {
                 let (back, body) = block.take().unwrap_or_default();
-                for step in 0..count {
-                    let step = if back { count - 1 - step } else { step };
+                let times = std::mem::replace(&mut times, count);
+                for step in 0..times {
+                    let step = if back { times - 1 - step } else { step };
                     out.push_str(&body.replace('$', &step.to_string()));
                 }
             }

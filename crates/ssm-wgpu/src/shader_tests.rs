@@ -10,7 +10,7 @@ use crate::dispatch::{Dispatch, Schedule};
 use crate::grid::{DeviceLimits, Grid};
 use crate::passes;
 use crate::pipeline::layout_entries;
-use crate::shader::{Body, CHUNK, Form, Key, PipelineKey, SOFTWARE_CHUNK, source};
+use crate::shader::{Body, CHUNK, COLUMNS, Form, Key, PipelineKey, ROWS, SOFTWARE_CHUNK, SPAN, source};
 
 /// What every WebGPU device has.
 pub(crate) const LEAST: DeviceLimits =
@@ -90,6 +90,16 @@ fn forms(key: &Key) -> Vec<Form> {
     let mut forms = vec![Form::Pairs, Form::Halves];
     if matches!(key.body, Body::ForwardMarch | Body::BackwardMarch) {
         forms.push(Form::Joined);
+        if !key.paused && key.chunk == SPAN {
+            forms.push(Form::Spans);
+            if key.body == Body::BackwardMarch
+                && !key.packed
+                && key.dtype.size() == 2
+                && key.out_dtype.size() == 2
+            {
+                forms.push(Form::Turned);
+            }
+        }
     }
     if key.slots.iter().any(|slot| narrow(slot) && key.writes(slot)) {
         forms.push(Form::Neighbours);
@@ -110,11 +120,11 @@ fn every_kernel_is_valid_and_binds_what_the_plan_binds() {
         let needs = if halves { Capabilities::SHADER_FLOAT16_IN_FLOAT32 } else { Capabilities::empty() };
         for form in forms(&key) {
             // Only what passes from neighbour to neighbour needs subgroups.
-            let subgroups = matches!(form, Form::Joined | Form::Neighbours);
+            let subgroups = matches!(form, Form::Joined | Form::Neighbours | Form::Turned);
             let needs = if subgroups { needs | Capabilities::SUBGROUP } else { needs };
             let mut validator = Validator::new(ValidationFlags::all(), needs);
             for shared in [false, true] {
-                let key = PipelineKey { key, form, shared, fused: !shared, level: shared };
+                let key = PipelineKey { key, form, shared, fused: !shared, packs: shared, level: shared };
                 let text = source(&key);
                 let module = match naga::front::wgsl::parse_str(&text) {
                     Ok(module) => module,
@@ -172,6 +182,13 @@ fn the_question_after_the_order_of_subgroups_is_valid() {
 }
 
 #[test]
+fn the_question_after_the_rounding_of_halves_is_valid() {
+    let module = naga::front::wgsl::parse_str(&crate::asked::half_rounding()).unwrap();
+    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32);
+    validator.validate(&module).unwrap();
+}
+
+#[test]
 fn unrolling_numbers_the_steps() {
     let problem = GatedScan::builder(1, 200, 4).build().unwrap();
     let grid = Grid::new(&problem, &LEAST);
@@ -181,6 +198,7 @@ fn unrolling_numbers_the_steps() {
         form: Form::Scalar,
         shared: false,
         fused: true,
+        packs: false,
         level: true,
     };
     let text = source(&key);
@@ -217,7 +235,14 @@ fn turns(schedule: &Schedule, dispatch: &Dispatch) -> u64 {
         Body::ForwardMarch | Body::BackwardMarch => {
             let steps = u64::from(len.min(p.to_step).saturating_sub(p.from_step));
             // A tail goes step by step, backward once more for h; a group's loop is left once.
-            steps / chunk + 2 * (steps / u64::from(p.group) + 2) + 3 * chunk
+            let alone = steps / chunk + 2 * (steps / u64::from(p.group) + 2) + 3 * chunk;
+            if chunk != u64::from(SPAN) || key.paused {
+                return alone;
+            }
+            // A round of the first row turns once for each row, and its three loops once more; before the first the
+            // workgroup's items are looked at.
+            let rounds = steps.div_ceil(u64::from(ROWS * SPAN));
+            alone.max(rounds * u64::from(ROWS + 3) + u64::from(COLUMNS) + 3 * chunk + 3)
         }
         Body::ForwardReduce | Body::ForwardApply | Body::BackwardReduce | Body::BackwardApply => {
             u64::from(p.group) / chunk + 3 * chunk + 1

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use ssm_core::{DType, Element, ForwardArgs, GatedScan, Grads, Kernel, Plan, PlanOptions, ScanForward};
+use ssm_core::{
+    Algorithm, BackwardArgs, Checkpoint, DType, Element, ForwardArgs, GatedScan, Grads, Kernel, Plan,
+    PlanOptions, ScanBackward, ScanForward,
+};
 use ssm_wgpu::{CallError, ScanInputs, ScanOutputs, WgpuBackend, WgpuError, WgpuMut, WgpuRef, wgpu};
 
 type Check = fn(&WgpuBackend) -> Result<(), Failed>;
 
 fn main() -> ExitCode {
-    let checks: [(&str, Check); 11] = [
+    let checks: [(&str, Check); 13] = [
         ("wgpu::slices_forward_and_step_agree_with_the_loop", slices_agree_with_the_loop),
         ("wgpu::slices_backward_agrees_with_the_loop", slices_backward),
         ("wgpu::short_slice_is_an_error", short_slice),
@@ -20,6 +23,8 @@ fn main() -> ExitCode {
         ("wgpu::buffer_past_the_limit_is_an_error", huge_buffer),
         ("wgpu::small_bindings_change_no_bit", small_bindings_change_no_bit),
         ("wgpu::subgroups_change_no_bit", subgroups_change_no_bit),
+        ("wgpu::spans_side_by_side_change_no_bit", spans_change_no_bit),
+        ("wgpu::the_devices_own_rounding_to_halves_changes_no_bit", half_packing_changes_no_bit),
         ("wgpu::lost_device_of_our_own_is_an_error_at_every_call", lost_own_device),
         ("wgpu::lost_device_of_the_caller_is_an_error_of_the_call", lost_device_of_the_caller),
         ("wgpu::handlers_on_the_callers_device_stay", handlers_stay),
@@ -195,27 +200,132 @@ fn subgroups_change_no_bit(gpu: &WgpuBackend) -> Result<(), Failed> {
     if gpu.uses_subgroups() != gpu.device().features().contains(wgpu::Features::SUBGROUP) {
         return Err("the device has subgroups, and they are not used".into());
     }
-    same_alone::<half::bf16>(gpu)?;
-    if gpu.supports(DType::F16) { same_alone::<half::f16>(gpu) } else { Ok(()) }
-}
-
-fn same_alone<E: Element + PartialEq>(gpu: &WgpuBackend) -> Result<(), Failed> {
-    let alone = gpu.clone().without_subgroups();
     let odd = [(3, 70, 5, false), (2, 200, 77, true), (1, 130, 333, false)];
     let even = [(3, 50, 6, true), (2, 60, 78, false), (1, 130, 130, false)];
-    for (batch, len, channels, reverse) in odd.into_iter().chain(even) {
+    let shapes = [odd, even].concat();
+    // Spans side by side need no subgroups.
+    let gpu = gpu.clone().without_spans();
+    same_in_halves(&gpu, &gpu.clone().without_subgroups(), &shapes)
+}
+
+/// Rows that end inside a workgroup and after it, spans that end inside a round and groups of several rounds, marches
+/// and chunks, on a device that may use the kernels of GPUs.
+fn spans_change_no_bit(gpu: &WgpuBackend) -> Result<(), Failed> {
+    let shapes = [
+        (3, 50, 6, true),
+        (2, 300, 78, false),
+        (1, 130, 130, false),
+        (1, 523, 2, true),
+        (1, 16_500, 2, false),
+    ];
+    let gpu = gpu.clone().with_gpu_kernels();
+    let alone = gpu.clone().without_spans();
+    same_in_halves(&gpu, &alone, &shapes)?;
+    // Marches where a device would split time, in full workgroups and not.
+    for (batch, len, channels) in [(2, 1030, 16), (3, 64, 32), (1, 16_448, 32), (2, 200, 16), (5, 70, 10)] {
+        for (dtype, bits) in [(DType::Bf16, 0x3c00..0x3f80), (DType::F16, 0x2000..0x3c00)] {
+            if !gpu.supports(dtype) {
+                continue;
+            }
+            let scan = GatedScan::builder(batch, len, channels).dtype(dtype);
+            let scan = scan.checkpoint(Checkpoint::Nothing).build()?;
+            if marched(&gpu, &scan, bits.clone())? != marched(&alone, &scan, bits)? {
+                return Err(format!("other bits of a march: {batch}, {len}, {channels}, {dtype}").into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The words of all gradients of a march over elements whose bits are in some range.
+fn marched(gpu: &WgpuBackend, scan: &GatedScan, bits: std::ops::Range<u32>) -> Result<Vec<u32>, Failed> {
+    let options = PlanOptions { algorithm: Some(Algorithm::March) };
+    let plan: Plan<ScanBackward, WgpuBackend> = gpu.plan(&scan.backward(Grads::all(scan))?, &options)?;
+    let (elements, dtype) = (scan.elements(), scan.dtype());
+    let element = |i: u64, k: u64| bits.start + (i * k % 1009) as u32 % (bits.end - bits.start);
+    let drawn = [17, 29, 31, 37, 43].map(|k| {
+        let buffer = gpu.buffer(elements * 2)?;
+        let words = (0..elements / 2).map(|i| element(2 * i, k) | element(2 * i + 1, k) << 16);
+        let bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+        gpu.queue().write_buffer(&buffer, 0, &bytes);
+        Ok::<_, WgpuError>(buffer)
+    });
+    let [x, a, b, c, dy] = drawn;
+    let (x, a, b, c, dy) = (x?, a?, b?, c?, dy?);
+    let size = plan.report().workspace_bytes;
+    let (work, grads) = (gpu.buffer(size)?, [(); 4].map(|()| gpu.buffer(elements * 2)));
+    let [dx, da, db, dc] = grads;
+    let (dx, da, db, dc) = (dx?, da?, db?, dc?);
+    let (input, output) = (
+        |buffer| WgpuRef::new(buffer, 0, elements, dtype),
+        |buffer| Some(WgpuMut::new(buffer, 0, elements, dtype)),
+    );
+    let args = BackwardArgs {
+        x: input(&x),
+        a: input(&a),
+        b: Some(input(&b)),
+        c: Some(input(&c)),
+        h0: None,
+        saved: None,
+        dy: input(&dy),
+        d_final_state: None,
+        dx: output(&dx),
+        da: output(&da),
+        db: output(&db),
+        dc: output(&dc),
+        dh0: None,
+    };
+    let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    plan.run(gpu, args, Some(WgpuMut::new(&work, 0, size / 4, DType::F32)), &mut encoder)?;
+    gpu.queue().submit([encoder.finish()]);
+    let mut words = Vec::new();
+    for buffer in [&dx, &da, &db, &dc] {
+        words.extend(gpu.read_blocking::<f32>(buffer, 0, elements / 2)?.into_iter().map(f32::to_bits));
+    }
+    Ok(words)
+}
+
+/// The device was asked over all that f16 tells apart; here in the kernels, in every form.
+fn half_packing_changes_no_bit(gpu: &WgpuBackend) -> Result<(), Failed> {
+    println!("the device rounds to halves: {}", gpu.uses_half_packing());
+    if !gpu.supports(DType::F16) {
+        return Ok(());
+    }
+    let shapes = [(3, 70, 5, false), (2, 130, 78, true), (1, 130, 130, false)];
+    for gpu in [gpu.clone(), gpu.clone().with_gpu_kernels(), gpu.clone().without_subgroups()] {
+        same_of::<half::f16>(&gpu, &gpu.clone().without_half_packing(), &shapes)?;
+    }
+    Ok(())
+}
+
+type Shape = (usize, usize, usize, bool);
+
+fn same_in_halves(gpu: &WgpuBackend, other: &WgpuBackend, shapes: &[Shape]) -> Result<(), Failed> {
+    same_of::<half::bf16>(gpu, other, shapes)?;
+    if gpu.supports(DType::F16) { same_of::<half::f16>(gpu, other, shapes) } else { Ok(()) }
+}
+
+/// Batch, steps, channels and direction; of one sequence, packed ones in its place.
+fn same_of<E: Element + PartialEq>(
+    gpu: &WgpuBackend,
+    other: &WgpuBackend,
+    shapes: &[Shape],
+) -> Result<(), Failed> {
+    for &(batch, len, channels, reverse) in shapes {
         let scan = GatedScan::builder(batch, len, channels).dtype(E::DTYPE).reverse(reverse);
+        let scan = scan.initial_state(true).final_state(true);
         let scan = if batch == 1 { scan.cu_seqlens(&[0, 9, 9, 71, len - 2]) } else { scan }.build()?;
         let draw = |k: usize| -> Vec<E> {
             let value = |i| E::from_f64((i * k % 1009) as f64 / 1010.0 + 0.0004);
             (0..scan.elements() as usize).map(value).collect()
         };
         let (x, a, b, c, dy) = (draw(17), draw(29), draw(31), draw(37), draw(43));
-        let inputs = ScanInputs { x: &x, a: &a, b: Some(&b), c: Some(&c), h0: None };
+        let h0: Vec<f32> = (0..scan.state_elements()).map(|i| (i % 7) as f32 - 3.2).collect();
+        let inputs = ScanInputs { x: &x, a: &a, b: Some(&b), c: Some(&c), h0: Some(&h0) };
         let forward = |gpu: &WgpuBackend| gpu.forward::<E, E>(&scan, &inputs);
-        let backward = |gpu: &WgpuBackend| gpu.backward(&scan, &inputs, &dy, None, Grads::all(&scan));
-        if forward(gpu)? != forward(&alone)? || backward(gpu)? != backward(&alone)? {
-            return Err(format!("other bits without subgroups: {batch}, {len}, {channels}").into());
+        let backward = |gpu: &WgpuBackend| gpu.backward(&scan, &inputs, &dy, Some(&h0), Grads::all(&scan));
+        if forward(gpu)? != forward(other)? || backward(gpu)? != backward(other)? {
+            return Err(format!("other bits: {batch}, {len}, {channels}, {}", E::DTYPE).into());
         }
     }
     Ok(())

@@ -1,0 +1,160 @@
+// As scan_backward_spans, with a channel a lane: two steps of the channel in a word, from the words of two lanes. That
+// takes half the registers, for twice the invocations: with two channels a lane, the five tensors' words of a span and h
+// in f32 leave a multiprocessor room for too few to have memory and arithmetic busy at once. Sequences are of one
+// length, and workgroups full: what is not goes to scan_backward_spans.
+
+// Swaps what is not the own channel's, or the own step's, of two neighbours' words: two channels of a step, of either
+// step, become two steps of either channel, and back. `up` is 16 - side.
+fn turn(w: u32, up: u32) -> u32 {
+    let other = subgroupShuffleXor(w >> up, 1u) << up;
+    let own = 0xffffu << side;
+    return (w & own) | (other & ~own);
+}
+
+// h before the first step of a span. With SAVE_H the item's saved index is that of its h0.
+fn span_entry(it: Item, d: u32, t: u32) -> V {
+    if (SAVE_H) {
+        if (t == 0u) {
+            return h0_of(fetch_h0(it.saved + d));
+        }
+        return saved_of(fetch_saved(it.base + (t - 1u) * p.step + d));
+    }
+    return saved_of(fetch_saved(it.saved + t / SPAN * p.saved_pitch + d));
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn march(here: Here) {
+    // Workgroups past the last item, in the last row of the grid.
+    if ((here.workgroup.y * p.grid + here.workgroup.x) * COLUMNS / p.lanes >= p.items) {
+        return;
+    }
+    let at = place(here);
+    let it = item(at.item);
+    let odd = side >> 4u;
+    let row = here.local / COLUMNS;
+    let column = here.local % COLUMNS;
+    let state = at.item * p.state_pitch + at.d;
+    var group = begin_group(ZERO);
+    if (row == 0u) {
+        group = begin_march(state);
+        set_carry(0u, column, group.carry);
+    }
+    let rounds = (p.len + ROUND - 1u) / ROUND;
+    for (var round = 0u; round < rounds; round += 1u) {
+        // Neighbours swap where all go the same way: elsewhere a compiler makes sure of who is there at every swap.
+        let whole = round > 0u || p.len % ROUND == 0u;
+        let window = (rounds - round - 1u) * ROUND;
+        let end = min(window + ROUND, p.len);
+        let spans = (end - window + SPAN - 1u) / SPAN;
+        let t = window + (max(spans, row + 1u) - row - 1u) * SPAN;
+        let n = select(0u, min(end - t, SPAN), row < spans);
+        // What lies past the end is loaded from before it.
+        let last = max(n, 1u) - 1u;
+        let i = it.base + t * p.step + at.d;
+        let before = span_entry(it, at.d, t);
+        //@pairs
+        let i$ = i + min(2u * $u + odd, last) * p.step;
+        var x$ = fetch_x(i$);
+        var a$ = fetch_a(i$);
+        var b$ = fetch_b(i$);
+        var c$ = fetch_c(i$);
+        var dy$ = fetch_dy(i$);
+        //@end
+        var r = begin_group(ZERO);
+        if (whole) {
+            var seen = 0u;
+            //@pairs
+            seen |= x_bits(x$) | a_bits(a$) | b_bits(b$) | c_bits(c$) | dy_bits(dy$);
+            //@end
+            let up = (16u - side) ^ (seen & p.zero);
+            //@pairs_back
+            a$ = turn_a(a$, up);
+            c$ = turn_c(c$, up);
+            dy$ = turn_dy(dy$, up);
+            r = retreat(r, a_second(a$), V(0.0), c_second(c$), dy_second(dy$));
+            r = retreat(r, a_first(a$), V(0.0), c_first(c$), dy_first(dy$));
+            //@end
+            //@pairs
+            x$ = turn_x(x$, up);
+            b$ = turn_b(b$, up);
+            //@end
+        } else {
+            for (var k = n; k > 0u; k -= 1u) {
+                let j = i + (k - 1u) * p.step;
+                r = retreat(r, a_of(fetch_a(j)), V(0.0), c_of(fetch_c(j)), dy_of(fetch_dy(j)));
+            }
+        }
+        hand_on(round, row, column, r);
+        workgroupBarrier();
+        let ended = window % p.group == 0u;
+        let last_row = row + 1u == spans && !ended;
+        if (whole) {
+            var q = enter(round, row, column, r, last_row);
+            var h = before;
+            //@pairs
+            let prev$ = h;
+            if (SAVE_H) {
+                h = saved_of(fetch_saved(i + 2u * $u * p.step));
+            } else {
+                h = fma(a_first(a$), h, mul(b_first(b$), x_first(x$)));
+            }
+            let mid$ = h;
+            if (SAVE_H) {
+                h = saved_of(fetch_saved(i + (2u * $u + 1u) * p.step));
+            } else {
+                h = fma(a_second(a$), h, mul(b_second(b$), x_second(x$)));
+            }
+            let h$ = h;
+            //@end
+            let up = 16u - side;
+            //@pairs_back
+            let late$ = fma(c_second(c$), dy_second(dy$), q);
+            q = mul(a_second(a$), late$);
+            let g$ = fma(c_first(c$), dy_first(dy$), q);
+            q = mul(a_first(a$), g$);
+            let dx$ = turn_dx(pair_dx(b_first(b$) * g$, b_second(b$) * late$), up);
+            let db$ = turn_db(pair_db(x_first(x$) * g$, x_second(x$) * late$), up);
+            let dc$ = turn_dc(pair_dc(dy_first(dy$) * mid$, dy_second(dy$) * h$), up);
+            let da$ = turn_da(pair_da(prev$ * g$, mid$ * late$), up);
+            let ready$ = dx_bits(dx$) | db_bits(db$) | dc_bits(dc$) | da_bits(da$);
+            let o$ = i + (2u * $u + odd) * p.step;
+            put_dx(o$, dx$, ready$);
+            put_db(o$, db$, ready$);
+            put_dc(o$, dc$, ready$);
+            put_da(o$, da$, ready$);
+            //@end
+        } else if (n > 0u) {
+            var q = enter(round, row, column, r, last_row);
+            var hs: array<V, SPAN + 1u>;
+            hs[0] = before;
+            for (var k = 0u; k < n; k += 1u) {
+                let j = i + k * p.step;
+                if (SAVE_H) {
+                    hs[k + 1u] = saved_of(fetch_saved(j));
+                } else {
+                    hs[k + 1u] = fma(a_of(fetch_a(j)), hs[k], mul(b_of(fetch_b(j)), x_of(fetch_x(j))));
+                }
+            }
+            for (var k = n; k > 0u; k -= 1u) {
+                let j = i + (k - 1u) * p.step;
+                let dy = dy_of(fetch_dy(j));
+                let g = fma(c_of(fetch_c(j)), dy, q);
+                store_dx(j, b_of(fetch_b(j)) * g);
+                store_db(j, x_of(fetch_x(j)) * g);
+                store_dc(j, dy * hs[k]);
+                store_da(j, hs[k - 1u] * g);
+                q = mul(a_of(fetch_a(j)), g);
+            }
+        }
+        if (row == 0u) {
+            group = keep(group, round, spans, column);
+            if (ended) {
+                group = end_group(group);
+                set_carry(round + 1u, column, group.carry);
+            }
+        }
+    }
+    if (row == 0u) {
+        end_march(state, group);
+    }
+}
