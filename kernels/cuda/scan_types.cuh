@@ -141,20 +141,21 @@ SCAN_DEVICE void unpack(const Pack<T, V>& p, float (&out)[V]) {
     for (int i = 0; i < V; i++) out[i] = widen_at(p, i);
 }
 
-// Streaming store: nothing written here is read again by the same kernel.
+// Past the first-level cache: nothing written here is read again by the same kernel. Evict-first (`__stcs`) was 1% slower
+// backward.
 template <typename P>
 SCAN_DEVICE void store_streaming(P* at, const P& p) {
 #ifdef SCAN_HOST
     *at = p;
 #else
     if constexpr (sizeof(P) == 16) {
-        __stcs(reinterpret_cast<uint4*>(at), *reinterpret_cast<const uint4*>(&p));
+        __stcg(reinterpret_cast<uint4*>(at), *reinterpret_cast<const uint4*>(&p));
     } else if constexpr (sizeof(P) == 8) {
-        __stcs(reinterpret_cast<uint2*>(at), *reinterpret_cast<const uint2*>(&p));
+        __stcg(reinterpret_cast<uint2*>(at), *reinterpret_cast<const uint2*>(&p));
     } else if constexpr (sizeof(P) == 4) {
-        __stcs(reinterpret_cast<unsigned int*>(at), *reinterpret_cast<const unsigned int*>(&p));
+        __stcg(reinterpret_cast<unsigned int*>(at), *reinterpret_cast<const unsigned int*>(&p));
     } else {
-        __stcs(reinterpret_cast<unsigned short*>(at), *reinterpret_cast<const unsigned short*>(&p));
+        __stcg(reinterpret_cast<unsigned short*>(at), *reinterpret_cast<const unsigned short*>(&p));
     }
 #endif
 }
