@@ -4,9 +4,17 @@
 // length, and workgroups full: what is not goes to scan_backward_spans.
 
 // Swaps what is not the own channel's, or the own step's, of two neighbours' words: two channels of a step, of either
-// step, become two steps of either channel, and back. `up` is 16 - side.
+// step, become two steps of either channel, and back. `up` is 16 - side, and may wait for what swap would not.
 fn turn(w: u32, up: u32) -> u32 {
     let other = subgroupShuffleXor(w >> up, 1u) << up;
+    let own = 0xffffu << side;
+    return (w & own) | (other & ~own);
+}
+
+// The same of what has nothing to wait for: one rotation in place of two shifts. Bits, and not numbers, go at half the rate
+// on some devices, and are what such a march is made of.
+fn swap(w: u32) -> u32 {
+    let other = subgroupShuffleXor((w << 16u) | (w >> 16u), 1u);
     let own = 0xffffu << side;
     return (w & own) | (other & ~own);
 }
@@ -48,17 +56,18 @@ fn march(here: Here) {
         let spans = (end - window + SPAN - 1u) / SPAN;
         let t = window + (max(spans, row + 1u) - row - 1u) * SPAN;
         let n = select(0u, min(end - t, SPAN), row < spans);
-        // What lies past the end is loaded from before it.
-        let last = max(n, 1u) - 1u;
+        // In words, of which a step is a whole number. A round that is not whole loads its first step alone here: one index
+        // does for loads and stores.
+        let stride = bitcast<u32>(bitcast<i32>(select(0u, p.step, whole)) >> 1u);
         let i = it.base + t * p.step + at.d;
         let before = span_entry(it, at.d, t);
         //@pairs
-        let i$ = i + min(2u * $u + odd, last) * p.step;
-        var x$ = fetch_x(i$);
-        var a$ = fetch_a(i$);
-        var b$ = fetch_b(i$);
-        var c$ = fetch_c(i$);
-        var dy$ = fetch_dy(i$);
+        let at$ = (2u * $u + odd) * stride;
+        var x$ = fetch_x_on(i, at$);
+        var a$ = fetch_a_on(i, at$);
+        var b$ = fetch_b_on(i, at$);
+        var c$ = fetch_c_on(i, at$);
+        var dy$ = fetch_dy_on(i, at$);
         //@end
         var r = begin_group(ZERO);
         if (whole) {
@@ -75,8 +84,8 @@ fn march(here: Here) {
             r = retreat(r, a_first(a$), V(0.0), c_first(c$), dy_first(dy$));
             //@end
             //@pairs
-            x$ = turn_x(x$, up);
-            b$ = turn_b(b$, up);
+            x$ = swap_x(x$);
+            b$ = swap_b(b$);
             //@end
         } else {
             for (var k = n; k > 0u; k -= 1u) {
@@ -106,22 +115,19 @@ fn march(here: Here) {
             }
             let h$ = h;
             //@end
-            let up = 16u - side;
             //@pairs_back
             let late$ = fma(c_second(c$), dy_second(dy$), q);
             q = mul(a_second(a$), late$);
             let g$ = fma(c_first(c$), dy_first(dy$), q);
             q = mul(a_first(a$), g$);
-            let dx$ = turn_dx(pair_dx(b_first(b$) * g$, b_second(b$) * late$), up);
-            let db$ = turn_db(pair_db(x_first(x$) * g$, x_second(x$) * late$), up);
-            let dc$ = turn_dc(pair_dc(dy_first(dy$) * mid$, dy_second(dy$) * h$), up);
-            let da$ = turn_da(pair_da(prev$ * g$, mid$ * late$), up);
-            let ready$ = dx_bits(dx$) | db_bits(db$) | dc_bits(dc$) | da_bits(da$);
-            let o$ = i + (2u * $u + odd) * p.step;
-            put_dx(o$, dx$, ready$);
-            put_db(o$, db$, ready$);
-            put_dc(o$, dc$, ready$);
-            put_da(o$, da$, ready$);
+            let dx$ = swap_dx(pair_dx(b_first(b$) * g$, b_second(b$) * late$));
+            let db$ = swap_db(pair_db(x_first(x$) * g$, x_second(x$) * late$));
+            let dc$ = swap_dc(pair_dc(dy_first(dy$) * mid$, dy_second(dy$) * h$));
+            let da$ = swap_da(pair_da(prev$ * g$, mid$ * late$));
+            put_dx_on(i, at$, dx$);
+            put_db_on(i, at$, db$);
+            put_dc_on(i, at$, dc$);
+            put_da_on(i, at$, da$);
             //@end
         } else if (n > 0u) {
             var q = enter(round, row, column, r, last_row);

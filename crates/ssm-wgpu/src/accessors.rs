@@ -1,7 +1,7 @@
 //! How a kernel reads and writes one operand.
 //!
 //! Of a slot x: `fetch_x` reads what is stored, `x_bits` says what it is in bits, `x_of` turns it into V. `pack_x` rounds
-//! once, to what `put_x` writes; `store_x` is both.
+//! once, to what `put_x` writes; `store_x` is both. `fetch_x_on` and `put_x_on` go some words on from an element.
 
 use std::fmt::Write as _;
 
@@ -35,7 +35,9 @@ pub(crate) fn write(out: &mut String, key: &PipelineKey, slot: Slot) {
         if key.form == Form::Turned {
             let _ = write!(
                 out,
-                "fn turn_{n}(w: f32, up: u32) -> f32 {{ return w; }}\n\
+                "fn turn_{n}(w: f32, up: u32) -> f32 {{ return w; }}\nfn swap_{n}(w: f32) -> f32 {{ return w; }}\n\
+                 fn fetch_{n}_on(i: u32, words: u32) -> f32 {{ return fetch_{n}(i); }}\n\
+                 fn put_{n}_on(i: u32, words: u32, w: f32) {{ }}\n\
                  fn {n}_first(w: f32) -> V {{ return V(w); }}\nfn {n}_second(w: f32) -> V {{ return V(w); }}\n\
                  fn pair_{n}(first: V, second: V) -> f32 {{ return 0.0; }}\n"
             );
@@ -81,11 +83,18 @@ pub(crate) fn write(out: &mut String, key: &PipelineKey, slot: Slot) {
         let half = half_of(key.key.dtype_of(slot));
         let _ = write!(
             out,
-            "fn turn_{n}(w: u32, up: u32) -> u32 {{ return turn(w, up); }}\n\
+            "fn turn_{n}(w: u32, up: u32) -> u32 {{ return turn(w, up); }}\nfn swap_{n}(w: u32) -> u32 {{ return swap(w); }}\n\
+             fn fetch_{n}_on(i: u32, words: u32) -> u32 {{ {at} return {n}_buf[(j >> 1u) + words]; }}\n\
              fn {n}_first(w: u32) -> V {{ return decode_{half}(w).x; }}\n\
              fn {n}_second(w: u32) -> V {{ return decode_{half}(w).y; }}\n\
              fn pair_{n}(first: V, second: V) -> u32 {{ return encode_{half}(vec2<f32>(first, second)); }}\n"
         );
+        if writes {
+            let _ = writeln!(
+                out,
+                "fn put_{n}_on(i: u32, words: u32, w: u32) {{ {at} {n}_buf[(j >> 1u) + words] = w; }}"
+            );
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use ssm_core::{DType, Operand};
 use wgpu::{BindGroupEntry, BindingResource, Buffer, BufferBinding, BufferUsages, CommandEncoder};
 
 use crate::dispatch::{Dispatch, FOLD, Schedule, Window};
-use crate::shader::{Body, COLUMNS, Form, PipelineKey, ROWS, SPAN, Slot, TABLE};
+use crate::shader::{Body, Form, PipelineKey, ROWS, SPAN, Slot, TABLE};
 use crate::view::WgpuRef;
 use crate::{WgpuBackend, WgpuError};
 
@@ -177,7 +177,8 @@ impl WgpuBackend {
 fn turns(dispatch: &Dispatch) -> bool {
     let (key, params) = (&dispatch.key, &dispatch.params);
     let narrow = key.dtype.size() == 2 && key.out_dtype.size() == 2;
-    let full = (u64::from(params.items) * dispatch.channels).is_multiple_of(u64::from(COLUMNS));
+    let full =
+        (u64::from(params.items) * dispatch.channels).is_multiple_of(u64::from(Form::Turned.workgroup().0));
     let whole = params.len.is_multiple_of(ROWS * SPAN) || params.len >= 16 * ROWS * SPAN;
     key.body == Body::BackwardMarch && narrow && !key.packed && full && whole
 }

@@ -9,8 +9,8 @@ use crate::accessors;
 
 /// Invocations a workgroup, a lane each.
 pub(crate) const WORKGROUP: u32 = 64;
-/// Lanes of a workgroup whose rows take the spans of a group side by side, and its rows: as many as the shortest group
-/// has spans.
+/// Lanes of a workgroup whose rows take the spans of a group side by side, a word each, and its rows: as many as the
+/// shortest group has spans.
 pub(crate) const COLUMNS: u32 = 32;
 pub(crate) const ROWS: u32 = 4;
 /// Steps a chunk: what an invocation loads at once and keeps in registers, and the spacing of the saved states.
@@ -276,10 +276,12 @@ impl Form {
         }
     }
 
-    /// Lanes a workgroup, and invocations a lane.
+    /// Lanes a workgroup, and invocations a lane. Where spans are side by side a row of lanes takes 128 bytes of every
+    /// step's: half of it fetches the same lines of memory twice, from two workgroups.
     pub(crate) const fn workgroup(self) -> (u32, u32) {
         match self {
-            Self::Spans | Self::Turned => (COLUMNS, ROWS),
+            Self::Spans => (COLUMNS, ROWS),
+            Self::Turned => (2 * COLUMNS, ROWS),
             Self::Scalar | Self::Pairs | Self::Halves | Self::Joined | Self::Neighbours => (WORKGROUP, 1),
         }
     }

@@ -222,7 +222,17 @@ fn spans_change_no_bit(gpu: &WgpuBackend) -> Result<(), Failed> {
     let alone = gpu.clone().without_spans();
     same_in_halves(&gpu, &alone, &shapes)?;
     // Marches where a device would split time, in full workgroups and not.
-    for (batch, len, channels) in [(2, 1030, 16), (3, 64, 32), (1, 16_448, 32), (2, 200, 16), (5, 70, 10)] {
+    let marches = [
+        (2, 1030, 16),
+        (3, 64, 32),
+        (1, 16_448, 32),
+        (2, 200, 16),
+        (5, 70, 10),
+        (2, 1030, 32),
+        (4, 64, 48),
+        (1, 16_448, 64),
+    ];
+    for (batch, len, channels) in marches {
         for (dtype, bits) in [(DType::Bf16, 0x3c00..0x3f80), (DType::F16, 0x2000..0x3c00)] {
             if !gpu.supports(dtype) {
                 continue;
