@@ -3,7 +3,8 @@
 // Tile: one chunk × 32 * V channels a block, one sub-chunk a warp. A warp copies its own rows to shared memory, takes
 // them into registers, folds them into (P, S), and once the carry is there replays the plain loop. The next rows come in
 // behind these: while the block waits for the carry, where few blocks share a column, and while it replays.
-// Traffic: as marching, and 16 bytes a channel and chunk published, read by each block of the column through L2.
+// Traffic: as marching, and for each channel and chunk the 16 bytes of its aggregate, published and read through L2 by every
+// block of the column, or by those that find no newer carry: 8 bytes more where blocks are many.
 #pragma once
 
 #include "scan_chain.cuh"
