@@ -230,7 +230,8 @@ impl<'a> Planner<'a> {
             && (self.problem.dtype().size() == 2
                 || warps < few
                 || !self.problem.has_b() && !self.problem.has_c()
-                || self.problem.channels() as u64 % (self.row.lanes(self.direction, Walk::March) / 32) != 0)
+                || !(self.problem.channels() as u64)
+                    .is_multiple_of(self.row.lanes(self.direction, Walk::March) / 32))
     }
 
     fn passes(&self, algorithm: Algorithm) -> Result<Passes, PlanError> {
