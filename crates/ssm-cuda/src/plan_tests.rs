@@ -109,6 +109,21 @@ fn march_where_rows_fill_the_chip_and_chunks_where_they_do_not() {
     assert_eq!(choice(&H200, &uneven), Algorithm::Chunked);
 }
 
+/// A single warp copies two channels of f32 at a time, which rows of odd length do not begin on.
+#[test]
+fn a_march_goes_by_warps_only_over_whole_pieces() {
+    let walk = |limits: &DeviceLimits, channels, dtype| {
+        let p = GatedScan::builder(64, 2048, channels).dtype(dtype).build().unwrap();
+        let (_, detail) = forward(&p.forward(), limits, &with(Algorithm::March)).unwrap();
+        let Entry::Scan { walk, .. } = detail.pass.wide.entry else { panic!("a scan") };
+        walk
+    };
+    assert_eq!(walk(&H200, 4096, DType::F32), Walk::March);
+    assert_eq!(walk(&H200, 4095, DType::F32), Walk::Chunked);
+    assert_eq!(walk(&H200, 4096, DType::Bf16), Walk::Chunked, "one warp is too busy");
+    assert_eq!(walk(&T4, 4095, DType::F32), Walk::March, "which copies one channel at a time");
+}
+
 /// The grid along time and what forward leaves behind depend on neither the batch nor the algorithm.
 #[test]
 fn the_chunk_grid_is_fixed_by_length_and_type() {
