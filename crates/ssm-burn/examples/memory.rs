@@ -5,9 +5,7 @@
 //! The peak is counted in the allocator, over all threads, beyond what is there before the step. Times are beside it, as
 //! memory is only one side.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use burn::tensor::{Distribution, Tensor};
@@ -17,6 +15,7 @@ use ssm_benches::stats::Summary;
 use ssm_burn::{Checkpoint, GatedSsmConfig, Recurrent};
 use ssm_core::{DType, GatedScan, Grads, TrainPlan};
 use ssm_cpu::CpuBackend;
+use ssm_testkit::memory::{self, Counting};
 
 #[path = "common/mod.rs"]
 mod common;
@@ -42,38 +41,6 @@ struct Args {
     out: PathBuf,
 }
 
-/// Counts what is allocated.
-struct Counting;
-
-static NOW: AtomicIsize = AtomicIsize::new(0);
-static PEAK: AtomicIsize = AtomicIsize::new(0);
-
-fn count(bytes: isize) {
-    let now = NOW.fetch_add(bytes, Relaxed) + bytes;
-    PEAK.fetch_max(now, Relaxed);
-}
-
-// SAFETY: every call is the system allocator's.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's contract.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's contract.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
@@ -95,13 +62,15 @@ fn main() -> Result<(), Failure> {
             let mut times = Vec::new();
             // The first run warms up: what it allocates and leaves to the next ones is no part of a step.
             for run in 0..if args.quick { 4 } else { 8 } {
-                let before = NOW.load(Relaxed);
-                PEAK.store(before, Relaxed);
                 let start = Instant::now();
-                layer.forward(x.clone())?.square().mean().backward();
+                let mut outcome = Ok(());
+                let held = memory::peak(|| {
+                    outcome = layer.forward(x.clone()).map(|y| drop(y.square().mean().backward()));
+                });
+                outcome?;
                 if run > 0 {
                     times.push(start.elapsed().as_nanos() as f64);
-                    peak = peak.max((PEAK.load(Relaxed) - before).max(0) as u64);
+                    peak = peak.max(held as u64);
                 }
             }
             rows.push(row(&place, &args, len, policy, peak, &times)?);

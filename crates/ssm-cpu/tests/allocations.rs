@@ -1,51 +1,16 @@
 //! A launch allocates next to nothing: all of its memory is the caller's workspace, and that is small.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicIsize, Ordering::Relaxed};
 
 use ssm_core::{
     Algorithm, BackwardArgs, Checkpoint, DType, ForwardArgs, GatedScan, Grads, Kernel, Op, Plan, PlanOptions,
     ScanBackward, ScanForward,
 };
 use ssm_cpu::{CpuBackend, CpuMut};
-
-/// Counts what is allocated, over all threads.
-struct Counting;
-
-static NOW: AtomicIsize = AtomicIsize::new(0);
-static PEAK: AtomicIsize = AtomicIsize::new(0);
-
-fn count(bytes: isize) {
-    let now = NOW.fetch_add(bytes, Relaxed) + bytes;
-    PEAK.fetch_max(now, Relaxed);
-}
-
-// SAFETY: every call is the system allocator's.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's contract.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's contract.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
+use ssm_testkit::memory::{Counting, peak};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-/// The most bytes that were held at once beyond what was there before, while `work` ran.
-fn peak(work: impl FnOnce()) -> usize {
-    let before = NOW.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    work();
-    (PEAK.load(Relaxed) - before).max(0) as usize
-}
 
 fn run<O: Op>(plan: &Plan<O, CpuBackend>, backend: &CpuBackend, args: O::Args<'_, CpuBackend>) -> usize
 where

@@ -7,6 +7,7 @@ mod golden_layers;
 mod harness;
 mod host;
 mod host_harness;
+pub mod memory;
 pub mod oracle;
 pub mod order;
 mod placed;
