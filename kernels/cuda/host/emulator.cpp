@@ -1,5 +1,6 @@
 // Runs entries of scan.cu on the host: emulate("scan_forward_march_f32", &params, blocks, threads, shared bytes).
 #define SCAN_HOST
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <functional>
@@ -27,8 +28,12 @@ struct Block {
     std::vector<Barrier> warps;
     char* base;
 };
+// A context starts a fiber; from then on a jump takes less, since it leaves the signal mask alone: two calls into the
+// system each way otherwise, and barriers are all that fibers do.
 struct Fiber {
     ucontext_t context;
+    jmp_buf at;
+    bool started = false;
     std::unique_ptr<char[]> stack;  // from the pool, not cleared: launches of many blocks would do little else
     std::vector<std::vector<Copy>> groups;
     std::vector<Copy> open;
@@ -39,6 +44,7 @@ struct Fiber {
 const size_t STACK = 64 << 10;
 std::vector<std::unique_ptr<char[]>> pool;
 ucontext_t scheduler;
+jmp_buf turn;  // where the scheduler goes on
 Fiber* current;
 std::function<void()> kernel;
 
@@ -51,7 +57,14 @@ std::unique_ptr<char[]> take_stack() {
 void enter() {
     kernel();
     current->done = true;
-    swapcontext(&current->context, &scheduler);
+    _longjmp(turn, 1);
+}
+// Until it yields or ends.
+void resume(Fiber& f) {
+    if (_setjmp(turn)) return;
+    if (f.started) _longjmp(f.at, 1);
+    f.started = true;
+    swapcontext(&scheduler, &f.context);
 }
 void wait(Barrier& b, unsigned many) {
     unsigned generation = b.generation;
@@ -67,7 +80,9 @@ void land(std::vector<Copy>& group) {
 }  // namespace
 
 char* shared() { return current->home->base; }
-void yield() { swapcontext(&current->context, &scheduler); }
+void yield() {
+    if (!_setjmp(current->at)) _longjmp(turn, 1);
+}
 void sync_block() { wait(current->home->all, threads.x); }
 void sync_warp() { wait(current->home->warps[current->thread.x / 32], 32); }
 void copy(char* to, const char* from, int bytes) { current->open.push_back({to, from, bytes}); }
@@ -116,7 +131,7 @@ void run(unsigned grid, unsigned size, size_t shared_bytes, const std::function<
             current = f.get();
             thread = f->thread;
             block = f->block;
-            swapcontext(&scheduler, &f->context);
+            resume(*f);
         }
         std::erase_if(live, [](const auto& f) {
             if (f->done) pool.push_back(std::move(f->stack));
