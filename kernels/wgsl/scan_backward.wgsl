@@ -9,17 +9,6 @@
 // pass: x, a, b, c, dy read once, four gradients written once; reduce reads a, c, dy once more. Where the adapter binds
 // fewer buffers than a pass needs (12 for all), the plan splits the gradients over passes.
 
-// h before the first step of a chunk. With SAVE_H the item's saved index is that of its h0.
-fn chunk_entry(it: Item, d: u32, t: u32) -> V {
-    if (SAVE_H) {
-        if (t == 0u) {
-            return h0_of(fetch_h0(it.saved + d));
-        }
-        return saved_of(fetch_saved(it.base + (t - 1u) * p.step + d));
-    }
-    return saved_of(fetch_saved(it.saved + t / CHUNK * p.saved_pitch + d));
-}
-
 // Steps end - 1 down to begin, both within one group; begin lies on a chunk.
 fn unwind(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
     var r = entry;
@@ -44,50 +33,16 @@ fn unwind(it: Item, d: u32, begin: u32, end: u32, entry: Run) -> Run {
             var h = after(before, seen);
             //@each
             let prev$ = h;
-            if (SAVE_H) {
-                h = saved_of(fetch_saved(i + $u * p.step));
-            } else {
-                h = fma(a_of(a$), h, mul(b_of(b$), x_of(x$)));
-            }
+            h = state_after(i + $u * p.step, h, a_of(a$), b_of(b$), x_of(x$));
             let h$ = h;
             //@end
             //@each_back
             let g$ = fma(c_of(c$), dy_of(dy$), r.h);
-            let dx$ = pack_dx(b_of(b$) * g$);
-            let db$ = pack_db(x_of(x$) * g$);
-            let dc$ = pack_dc(dy_of(dy$) * h$);
-            let da$ = pack_da(prev$ * g$);
-            let ready$ = dx_bits(dx$) | db_bits(db$) | dc_bits(dc$) | da_bits(da$);
-            put_dx(i + $u * p.step, dx$, ready$);
-            put_db(i + $u * p.step, db$, ready$);
-            put_dc(i + $u * p.step, dc$, ready$);
-            put_da(i + $u * p.step, da$, ready$);
+            store_gradients(i + $u * p.step, b_of(b$) * g$, x_of(x$) * g$, dy_of(dy$) * h$, prev$ * g$);
             r = retreat(r, a_of(a$), g$, c_of(c$), dy_of(dy$));
             //@end
         } else {
-            // The tail of a sequence, step by step.
-            var hs: array<V, CHUNK + 1u>;
-            hs[0] = before;
-            for (var k = 0u; k < t - first; k += 1u) {
-                let j = i + k * p.step;
-                if (SAVE_H) {
-                    hs[k + 1u] = saved_of(fetch_saved(j));
-                } else {
-                    hs[k + 1u] = fma(a_of(fetch_a(j)), hs[k], mul(b_of(fetch_b(j)), x_of(fetch_x(j))));
-                }
-            }
-            for (var k = t - first; k > 0u; k -= 1u) {
-                let j = i + (k - 1u) * p.step;
-                let a = a_of(fetch_a(j));
-                let c = c_of(fetch_c(j));
-                let dy = dy_of(fetch_dy(j));
-                let g = fma(c, dy, r.h);
-                store_dx(j, b_of(fetch_b(j)) * g);
-                store_db(j, x_of(fetch_x(j)) * g);
-                store_dc(j, dy * hs[k]);
-                store_da(j, hs[k - 1u] * g);
-                r = retreat(r, a, g, c, dy);
-            }
+            r = unwind_steps(i, t - first, before, r);
         }
         t = first;
         if (folds() && t % SPAN == 0u) {

@@ -1,17 +1,6 @@
 // The march of scan_backward with spans side by side (spans.wgsl). Same expressions, traffic and bindings. The carry is q
 // and comes from behind: the later a row, the earlier its span.
 
-// h before the first step of a span. With SAVE_H the item's saved index is that of its h0.
-fn span_entry(it: Item, d: u32, t: u32) -> V {
-    if (SAVE_H) {
-        if (t == 0u) {
-            return h0_of(fetch_h0(it.saved + d));
-        }
-        return saved_of(fetch_saved(it.base + (t - 1u) * p.step + d));
-    }
-    return saved_of(fetch_saved(it.saved + t / SPAN * p.saved_pitch + d));
-}
-
 @compute @workgroup_size(WORKGROUP)
 fn march(here: Here) {
     let at = place(here);
@@ -23,8 +12,7 @@ fn march(here: Here) {
     let state = at.item * p.state_pitch + at.d;
     var group = begin_group(ZERO);
     if (row == 0u && live) {
-        group = begin_march(state);
-        set_carry(0u, column, group.carry);
+        group = begin_rounds(state, column);
     }
     let rounds = most_rounds(here.workgroup);
     for (var round = 0u; round < rounds; round += 1u) {
@@ -36,7 +24,7 @@ fn march(here: Here) {
         // What lies past the end is loaded from before it.
         let last = max(n, 1u) - 1u;
         let i = it.base + t * p.step + at.d;
-        let before = span_entry(it, at.d, t);
+        let before = chunk_entry(it, at.d, t);
         //@each
         let i$ = i + min($u, last) * p.step;
         let x$ = fetch_x(i$);
@@ -70,55 +58,20 @@ fn march(here: Here) {
                 var h = before;
                 //@each
                 let prev$ = h;
-                if (SAVE_H) {
-                    h = saved_of(fetch_saved(i + $u * p.step));
-                } else {
-                    h = fma(a_of(a$), h, mul(b_of(b$), x_of(x$)));
-                }
+                h = state_after(i + $u * p.step, h, a_of(a$), b_of(b$), x_of(x$));
                 let h$ = h;
                 //@end
                 //@each_back
                 let g$ = fma(c_of(c$), dy_of(dy$), q);
                 q = mul(a_of(a$), g$);
-                let dx$ = pack_dx(b_of(b$) * g$);
-                let db$ = pack_db(x_of(x$) * g$);
-                let dc$ = pack_dc(dy_of(dy$) * h$);
-                let da$ = pack_da(prev$ * g$);
-                let ready$ = dx_bits(dx$) | db_bits(db$) | dc_bits(dc$) | da_bits(da$);
-                put_dx(i + $u * p.step, dx$, ready$);
-                put_db(i + $u * p.step, db$, ready$);
-                put_dc(i + $u * p.step, dc$, ready$);
-                put_da(i + $u * p.step, da$, ready$);
+                store_gradients(i + $u * p.step, b_of(b$) * g$, x_of(x$) * g$, dy_of(dy$) * h$, prev$ * g$);
                 //@end
             } else {
-                var hs: array<V, SPAN + 1u>;
-                hs[0] = before;
-                for (var k = 0u; k < n; k += 1u) {
-                    let j = i + k * p.step;
-                    if (SAVE_H) {
-                        hs[k + 1u] = saved_of(fetch_saved(j));
-                    } else {
-                        hs[k + 1u] = fma(a_of(fetch_a(j)), hs[k], mul(b_of(fetch_b(j)), x_of(fetch_x(j))));
-                    }
-                }
-                for (var k = n; k > 0u; k -= 1u) {
-                    let j = i + (k - 1u) * p.step;
-                    let dy = dy_of(fetch_dy(j));
-                    let g = fma(c_of(fetch_c(j)), dy, q);
-                    store_dx(j, b_of(fetch_b(j)) * g);
-                    store_db(j, x_of(fetch_x(j)) * g);
-                    store_dc(j, dy * hs[k]);
-                    store_da(j, hs[k - 1u] * g);
-                    q = mul(a_of(fetch_a(j)), g);
-                }
+                unwind_steps(i, n, before, begin_group(Pair(q, V(0.0))));
             }
         }
         if (row == 0u && spans > 0u) {
-            group = keep(group, round, spans, column);
-            if (ended) {
-                group = end_group(group);
-                set_carry(round + 1u, column, group.carry);
-            }
+            group = end_round(group, round, spans, column, ended);
         }
     }
     if (row == 0u && live) {

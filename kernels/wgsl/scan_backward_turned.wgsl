@@ -19,17 +19,6 @@ fn swap(w: u32) -> u32 {
     return (w & own) | (other & ~own);
 }
 
-// h before the first step of a span. With SAVE_H the item's saved index is that of its h0.
-fn span_entry(it: Item, d: u32, t: u32) -> V {
-    if (SAVE_H) {
-        if (t == 0u) {
-            return h0_of(fetch_h0(it.saved + d));
-        }
-        return saved_of(fetch_saved(it.base + (t - 1u) * p.step + d));
-    }
-    return saved_of(fetch_saved(it.saved + t / SPAN * p.saved_pitch + d));
-}
-
 @compute @workgroup_size(WORKGROUP)
 fn march(here: Here) {
     // Workgroups past the last item, in the last row of the grid.
@@ -44,8 +33,7 @@ fn march(here: Here) {
     let state = at.item * p.state_pitch + at.d;
     var group = begin_group(ZERO);
     if (row == 0u) {
-        group = begin_march(state);
-        set_carry(0u, column, group.carry);
+        group = begin_rounds(state, column);
     }
     let rounds = (p.len + ROUND - 1u) / ROUND;
     for (var round = 0u; round < rounds; round += 1u) {
@@ -60,7 +48,7 @@ fn march(here: Here) {
         // does for loads and stores.
         let stride = bitcast<u32>(bitcast<i32>(select(0u, p.step, whole)) >> 1u);
         let i = it.base + t * p.step + at.d;
-        let before = span_entry(it, at.d, t);
+        let before = chunk_entry(it, at.d, t);
         //@pairs
         let at$ = (2u * $u + odd) * stride;
         var x$ = fetch_x_on(i, at$);
@@ -102,17 +90,9 @@ fn march(here: Here) {
             var h = before;
             //@pairs
             let prev$ = h;
-            if (SAVE_H) {
-                h = saved_of(fetch_saved(i + 2u * $u * p.step));
-            } else {
-                h = fma(a_first(a$), h, mul(b_first(b$), x_first(x$)));
-            }
+            h = state_after(i + 2u * $u * p.step, h, a_first(a$), b_first(b$), x_first(x$));
             let mid$ = h;
-            if (SAVE_H) {
-                h = saved_of(fetch_saved(i + (2u * $u + 1u) * p.step));
-            } else {
-                h = fma(a_second(a$), h, mul(b_second(b$), x_second(x$)));
-            }
+            h = state_after(i + (2u * $u + 1u) * p.step, h, a_second(a$), b_second(b$), x_second(x$));
             let h$ = h;
             //@end
             //@pairs_back
@@ -130,34 +110,11 @@ fn march(here: Here) {
             put_da_on(i, at$, da$);
             //@end
         } else if (n > 0u) {
-            var q = enter(round, row, column, r, last_row);
-            var hs: array<V, SPAN + 1u>;
-            hs[0] = before;
-            for (var k = 0u; k < n; k += 1u) {
-                let j = i + k * p.step;
-                if (SAVE_H) {
-                    hs[k + 1u] = saved_of(fetch_saved(j));
-                } else {
-                    hs[k + 1u] = fma(a_of(fetch_a(j)), hs[k], mul(b_of(fetch_b(j)), x_of(fetch_x(j))));
-                }
-            }
-            for (var k = n; k > 0u; k -= 1u) {
-                let j = i + (k - 1u) * p.step;
-                let dy = dy_of(fetch_dy(j));
-                let g = fma(c_of(fetch_c(j)), dy, q);
-                store_dx(j, b_of(fetch_b(j)) * g);
-                store_db(j, x_of(fetch_x(j)) * g);
-                store_dc(j, dy * hs[k]);
-                store_da(j, hs[k - 1u] * g);
-                q = mul(a_of(fetch_a(j)), g);
-            }
+            let q = enter(round, row, column, r, last_row);
+            unwind_steps(i, n, before, begin_group(Pair(q, V(0.0))));
         }
         if (row == 0u) {
-            group = keep(group, round, spans, column);
-            if (ended) {
-                group = end_group(group);
-                set_carry(round + 1u, column, group.carry);
-            }
+            group = end_round(group, round, spans, column, ended);
         }
     }
     if (row == 0u) {

@@ -12,8 +12,7 @@ fn march(here: Here) {
     let state = at.item * p.state_pitch + at.d;
     var group = begin_group(ZERO);
     if (row == 0u && live) {
-        group = begin_march(state);
-        set_carry(0u, column, group.carry);
+        group = begin_rounds(state, column);
     }
     let rounds = most_rounds(here.workgroup);
     for (var round = 0u; round < rounds; round += 1u) {
@@ -82,11 +81,7 @@ fn march(here: Here) {
             }
         }
         if (row == 0u && spans > 0u) {
-            group = keep(group, round, spans, column);
-            if (ended) {
-                group = end_group(group);
-                set_carry(round + 1u, column, group.carry);
-            }
+            group = end_round(group, round, spans, column, ended);
         }
     }
     if (row == 0u && live) {

@@ -82,11 +82,22 @@ fn enter(round: u32, row: u32, column: u32, r: Run, hands: bool) -> V {
     return entry.high;
 }
 
-// The group with a round's spans in it.
-fn keep(group: Run, round: u32, spans: u32, column: u32) -> Run {
+// Where a march starts, for the row that keeps the group.
+fn begin_rounds(state: u32, column: u32) -> Run {
+    let group = begin_march(state);
+    set_carry(0u, column, group.carry);
+    return group;
+}
+
+// The group with a round's spans in it; where it ends there, its carry out is the next round's.
+fn end_round(group: Run, round: u32, spans: u32, column: u32, ended: bool) -> Run {
     var r = group;
     for (var k = 0u; k < spans; k += 1u) {
         r = gather(taken(r, round, k, column));
+    }
+    if (ended) {
+        r = end_group(r);
+        set_carry(round + 1u, column, r.carry);
     }
     return r;
 }

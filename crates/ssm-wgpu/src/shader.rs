@@ -356,29 +356,33 @@ pub(crate) fn source(key: &PipelineKey) -> String {
     for slot in Slot::ALL {
         accessors::write(&mut out, key, slot);
     }
+    if matches!(k.body, Body::BackwardMarch | Body::BackwardReduce | Body::BackwardApply) {
+        out.push_str(include_str!("../wgsl/scan_backward_chunk.wgsl"));
+    }
     unroll(&mut out, key.text(), k.chunk);
     out
 }
 
-/// Repeats the lines between `//@each` (or `//@each_back`, from the last) and `//@end`, with `$` replaced by the step.
-/// Unrolled here because naga bounds loops and indexed arrays with code that keeps drivers from unrolling them.
+/// Repeats the lines between `//@each` (or `//@each_back`, from the last) and `//@end`, with `$` replaced by the step, and
+/// those after `//@pairs` (or `//@pairs_back`) by the pair of steps. Unrolled here because naga bounds loops and indexed
+/// arrays with code that keeps drivers from unrolling them.
 fn unroll(out: &mut String, text: &str, count: u32) {
-    let (mut block, mut times): (Option<(bool, String)>, u32) = (None, count);
+    // How often a block stands, whether from the last, and its lines.
+    let mut block: Option<(u32, bool, String)> = None;
     for line in text.lines() {
         match (line.trim(), &mut block) {
-            ("//@each", _) => block = Some((false, String::new())),
-            ("//@each_back", _) => block = Some((true, String::new())),
-            ("//@pairs", _) => (block, times) = (Some((false, String::new())), count / 2),
-            ("//@pairs_back", _) => (block, times) = (Some((true, String::new())), count / 2),
+            ("//@each", _) => block = Some((count, false, String::new())),
+            ("//@each_back", _) => block = Some((count, true, String::new())),
+            ("//@pairs", _) => block = Some((count / 2, false, String::new())),
+            ("//@pairs_back", _) => block = Some((count / 2, true, String::new())),
             ("//@end", _) => {
-                let (back, body) = block.take().unwrap_or_default();
-                let times = std::mem::replace(&mut times, count);
+                let (times, back, body) = block.take().unwrap_or_default();
                 for step in 0..times {
                     let step = if back { times - 1 - step } else { step };
                     out.push_str(&body.replace('$', &step.to_string()));
                 }
             }
-            (_, Some((_, body))) => {
+            (_, Some((_, _, body))) => {
                 body.push_str(line);
                 body.push('\n');
             }
