@@ -73,3 +73,14 @@ fn place(here: Here) -> Place {
     meet(here, id, lane);
     return Place(item, lane * LANE);
 }
+
+// The length of the workgroup's longest item: all of its invocations must meet at every barrier.
+fn longest(workgroup: vec3<u32>) -> u32 {
+    let id = (workgroup.y * p.grid + workgroup.x) * COLUMNS;
+    let end = min((id + COLUMNS - 1u) / p.lanes + 1u, p.items);
+    var most = 0u;
+    for (var i = id / p.lanes; i < end; i += 1u) {
+        most = max(most, item(i).len);
+    }
+    return most;
+}

@@ -25,15 +25,9 @@ const ROUND: u32 = ROWS * SPAN;
 var<workgroup> handed: array<V, 8u * ROWS * COLUMNS>;
 var<workgroup> carries: array<V, 4u * COLUMNS>;
 
-// What every invocation of the workgroup turns, since all must meet at the barrier: the rounds of its longest item.
+// What every invocation of the workgroup turns: the rounds of its longest item.
 fn most_rounds(workgroup: vec3<u32>) -> u32 {
-    let id = (workgroup.y * p.grid + workgroup.x) * COLUMNS;
-    let end = min((id + COLUMNS - 1u) / p.lanes + 1u, p.items);
-    var most = 0u;
-    for (var i = id / p.lanes; i < end; i += 1u) {
-        most = max(most, item(i).len);
-    }
-    return (most + ROUND - 1u) / ROUND;
+    return (longest(workgroup) + ROUND - 1u) / ROUND;
 }
 
 fn handed_at(round: u32, row: u32, column: u32) -> u32 {

@@ -48,7 +48,7 @@ impl WgpuBackend {
             let key = self.pipeline_key(dispatch, &placed);
             let lanes = dispatch.channels / u64::from(key.form.lane());
             let workgroups =
-                (u64::from(dispatch.params.items) * lanes).div_ceil(u64::from(key.form.workgroup().0));
+                (u64::from(dispatch.params.items) * lanes).div_ceil(u64::from(key.workgroup().0));
             let most = u64::from(limits.max_compute_workgroups_per_dimension).max(1);
             // The nearest to a square: few workgroups stand idle in the last row.
             let rows = workgroups.div_ceil(most).max(1);

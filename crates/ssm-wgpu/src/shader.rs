@@ -18,8 +18,9 @@ pub(crate) const CHUNK: u32 = 16;
 /// The same where the adapter is a program on the processor: there are no loads to overlap, and such an adapter takes
 /// half a second to compile a kernel whose chunk is unrolled 16 times.
 pub(crate) const SOFTWARE_CHUNK: u32 = 4;
-/// Groups that the carry pass loads at once.
+/// Groups that the carry pass folds a turn, and rows of its workgroup: one folds, four load and store.
 pub(crate) const CARRY_BATCH: u32 = 16;
+const CARRY_ROWS: u32 = 5;
 /// Steps that h is the plain loop's for, whatever the chunk: it shows in the bits.
 pub(crate) const SPAN: u32 = 16;
 /// Chunks, or batches of groups, that one invocation walks at most. Mesa's software adapters stop every loop of an
@@ -304,6 +305,14 @@ pub(crate) struct PipelineKey {
 }
 
 impl PipelineKey {
+    /// Lanes a workgroup, and invocations a lane.
+    pub(crate) const fn workgroup(&self) -> (u32, u32) {
+        match self.key.body {
+            Body::Carry => (COLUMNS, CARRY_ROWS),
+            _ => self.form.workgroup(),
+        }
+    }
+
     const fn text(&self) -> &'static str {
         match (self.form, self.key.body) {
             (Form::Spans, Body::ForwardMarch) => include_str!("../wgsl/scan_forward_spans.wgsl"),
@@ -316,7 +325,7 @@ impl PipelineKey {
 
 /// The whole module.
 pub(crate) fn source(key: &PipelineKey) -> String {
-    let (k, lane, (columns, rows)) = (&key.key, key.form.lane(), key.form.workgroup());
+    let (k, lane, (columns, rows)) = (&key.key, key.form.lane(), key.workgroup());
     let (v, u) = if lane == 2 { ("vec2<f32>", "vec2<u32>") } else { ("f32", "u32") };
     let mut out = format!(
         "const WORKGROUP: u32 = {}u;\nconst COLUMNS: u32 = {columns}u;\nconst ROWS: u32 = {rows}u;\nconst TABLE: u32 = {TABLE}u;\nconst CHUNK: u32 = {}u;\n\
@@ -364,7 +373,7 @@ pub(crate) fn source(key: &PipelineKey) -> String {
 }
 
 /// Repeats the lines between `//@each` (or `//@each_back`, from the last) and `//@end`, with `$` replaced by the step, and
-/// those after `//@pairs` (or `//@pairs_back`) by the pair of steps. Unrolled here because naga bounds loops and indexed
+/// those after `//@pairs` (or `//@pairs_back`) by the pair of steps, after `//@quarters` by four of them. Unrolled here because naga bounds loops and indexed
 /// arrays with code that keeps drivers from unrolling them.
 fn unroll(out: &mut String, text: &str, count: u32) {
     // How often a block stands, whether from the last, and its lines.
@@ -373,6 +382,7 @@ fn unroll(out: &mut String, text: &str, count: u32) {
         match (line.trim(), &mut block) {
             ("//@each", _) => block = Some((count, false, String::new())),
             ("//@each_back", _) => block = Some((count, true, String::new())),
+            ("//@quarters", _) => block = Some((count / 4, false, String::new())),
             ("//@pairs", _) => block = Some((count / 2, false, String::new())),
             ("//@pairs_back", _) => block = Some((count / 2, true, String::new())),
             ("//@end", _) => {

@@ -247,7 +247,8 @@ fn turns(schedule: &Schedule, dispatch: &Dispatch) -> u64 {
         Body::ForwardReduce | Body::ForwardApply | Body::BackwardReduce | Body::BackwardApply => {
             u64::from(p.group) / chunk + 3 * chunk + 1
         }
-        Body::Carry => u64::from(len) / chunk + chunk + 2,
+        // Before the first batch the workgroup's items are looked at.
+        Body::Carry => u64::from(len) / chunk + chunk + u64::from(COLUMNS) + 6,
         Body::CopyState | Body::Fill => 0,
     }
 }
