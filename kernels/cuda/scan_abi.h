@@ -114,15 +114,15 @@ typedef struct {
 static inline scan_u64 scan_march_smem(int backward, scan_u64 size, scan_u64 dy_size, scan_u64 v, scan_u64 stages,
                                        scan_u64 stage, scan_u64 save) {
     scan_u64 row = 32 * v * (4 * size + (backward ? dy_size : 0));
-    return stages * stage * row + (backward ? save * 32 * v * 4 : 0);
+    return stages * stage * row + (backward ? save / stage * 32 * v * 4 : 0);
 }
 
-// slots: CF or CB, goes into the field stages; fold: FOLD or FOLDB.
-static inline scan_u64 scan_chunked_smem(int backward, scan_u64 size, scan_u64 dy_size, scan_u64 v, scan_u64 slots,
-                                         scan_u64 sub, scan_u64 chunk, scan_u64 fold) {
+// fold: FOLD or FOLDB.
+static inline scan_u64 scan_chunked_smem(int backward, scan_u64 size, scan_u64 dy_size, scan_u64 v, scan_u64 sub,
+                                         scan_u64 chunk, scan_u64 fold) {
     scan_u64 row = 32 * v * (4 * size + (backward ? dy_size : 0));
-    scan_u64 exchange = (backward ? 2 : 1) * (chunk / sub) * 32 * v * 16;  // aggregates of sub-chunks
-    return slots * chunk * row + exchange + fold * 32 * v * 16 + chunk / sub * 32 * v * 4 + 512;
+    scan_u64 warps = chunk / sub, kinds = backward ? 2 : 1;  // of aggregates and of states of sub-chunks
+    return chunk * row + (kinds * warps + fold) * 32 * v * 16 + kinds * warps * 32 * v * 4 + 512;
 }
 
 // rows of (P, S) a column: the chunks of the longest walk along it.

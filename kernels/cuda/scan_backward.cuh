@@ -2,7 +2,7 @@
 // dx = b·g, db = x·g, dc = dy·h, da = h[t-1]·g, one warp marching along one sequence.
 //
 // Tile: SAVE rows × 32 * V channels, which have to lie in the ring at once: h is rebuilt forward through them from the
-// saved state, then q runs back, freeing the ring stage by stage for the rows before. The state before each step lies
+// saved state, then q runs back, freeing the ring stage by stage for the rows before. The state before each stage lies
 // beside the ring, each lane's own.
 // Traffic: x, a, b, c, dy read once, dx, da, db, dc written once, one f32 row every SAVE steps. Bound by memory.
 #pragma once
@@ -105,16 +105,10 @@ struct GradientSteps {
         }
         multiply_gates<false>(sub, a);
     }
-    // The state before each step, from the one before the first.
-    SCAN_DEVICE void replay(float (&h)[V], float (&before)[ROWS][V]) const {
+    // The state after step r, from the one before it.
+    SCAN_DEVICE void step(int r, float (&h)[V]) const {
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) {
-#pragma unroll
-            for (int i = 0; i < V; i++) {
-                before[r][i] = h[i];
-                h[i] = fmaf(a.get(r, i), h[i], b.get(r, i) * x.get(r, i));
-            }
-        }
+        for (int i = 0; i < V; i++) h[i] = fmaf(a.get(r, i), h[i], b.get(r, i) * x.get(r, i));
     }
 };
 
@@ -124,30 +118,38 @@ struct GradientStore {
     scan_i64 element, stride;
     int rows, valid;
 
-    SCAN_DEVICE void put(scan_u64 tensor, const float (&v)[ROWS][V]) const {
-        store_rows<T, V, ROWS>(tensor, element, stride, v, rows, valid);
+    // `row` makes row r; row by row, so that none waits in registers for another.
+    template <typename Row>
+    SCAN_DEVICE void put(scan_u64 tensor, Row&& row) const {
+        if (!tensor) return;
+        T* at = reinterpret_cast<T*>(tensor) + element;
+        const int end = valid ? rows : 0;
+#pragma unroll
+        for (int r = 0; r < ROWS; r++, at += stride) {
+            float out[V];
+            row(r, out);
+            if (r < end) store_streaming(reinterpret_cast<Pack<T, V>*>(at), narrow_pack<T, V>(out));
+        }
     }
-    // dc = dy·h
+    // dc = dy·h, from the state before the first step.
     template <typename In>
     SCAN_DEVICE void states(const ScanBackward& p, const GradientSteps<T, In, V, ROWS>& in,
-                            const float (&before)[ROWS][V]) const {
-        if (!p.dc) return;
-        float out[ROWS][V];
+                            const float (&before)[V]) const {
+        float h[V];
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) {
+        for (int i = 0; i < V; i++) h[i] = before[i];
+        put(p.dc, [&](int r, float (&out)[V]) {
+            in.step(r, h);
 #pragma unroll
-            for (int i = 0; i < V; i++) {
-                float h = fmaf(in.a.get(r, i), before[r][i], in.b.get(r, i) * in.x.get(r, i));
-                out[r][i] = in.dy.get(r, i) * h;
-            }
-        }
-        put(p.dc, out);
+            for (int i = 0; i < V; i++) out[i] = in.dy.get(r, i) * h[i];
+        });
     }
-    // dx, da, db, and q before the first step.
+    // dx, da, db, and q before the first step, from the h before the first. h is computed once more: to keep that of
+    // every step takes registers, which are dearer.
     template <typename In>
-    SCAN_DEVICE void carried(const ScanBackward& p, const GradientSteps<T, In, V, ROWS>& in,
-                             const float (&before)[ROWS][V], float (&q)[V]) const {
-        float g[ROWS][V], out[ROWS][V];
+    SCAN_DEVICE void carried(const ScanBackward& p, const GradientSteps<T, In, V, ROWS>& in, float (&h)[V],
+                             float (&q)[V]) const {
+        float g[ROWS][V];
 #pragma unroll
         for (int r = ROWS - 1; r >= 0; r--) {
 #pragma unroll
@@ -156,30 +158,19 @@ struct GradientStore {
                 q[i] = in.a.get(r, i) * g[r][i];
             }
         }
-        if (p.dx) {
+        put(p.da, [&](int r, float (&out)[V]) {
 #pragma unroll
-            for (int r = 0; r < ROWS; r++) {
+            for (int i = 0; i < V; i++) out[i] = h[i] * g[r][i];
+            in.step(r, h);
+        });
+        put(p.dx, [&](int r, float (&out)[V]) {
 #pragma unroll
-                for (int i = 0; i < V; i++) out[r][i] = in.b.get(r, i) * g[r][i];
-            }
-            put(p.dx, out);
-        }
-        if (p.db) {
+            for (int i = 0; i < V; i++) out[i] = in.b.get(r, i) * g[r][i];
+        });
+        put(p.db, [&](int r, float (&out)[V]) {
 #pragma unroll
-            for (int r = 0; r < ROWS; r++) {
-#pragma unroll
-                for (int i = 0; i < V; i++) out[r][i] = in.x.get(r, i) * g[r][i];
-            }
-            put(p.db, out);
-        }
-        if (p.da) {
-#pragma unroll
-            for (int r = 0; r < ROWS; r++) {
-#pragma unroll
-                for (int i = 0; i < V; i++) out[r][i] = before[r][i] * g[r][i];
-            }
-            put(p.da, out);
-        }
+            for (int i = 0; i < V; i++) out[i] = in.x.get(r, i) * g[r][i];
+        });
     }
 };
 
@@ -260,14 +251,7 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
                 for (int i = 0; i < V; i++) first.v[i] = h[i];
                 steps.aggregate(sub);
                 steps.replay(h);
-                kept[k * STAGE * 32] = first;
-#pragma unroll
-                for (int r = 0; r < STAGE - 1; r++) {
-                    Pack<float, V> state_before;
-#pragma unroll
-                    for (int i = 0; i < V; i++) state_before.v[i] = steps.u[r][i];
-                    kept[(k * STAGE + r + 1) * 32] = state_before;
-                }
+                kept[k * 32] = first;
                 if ((k + 1) * STAGE % G::SUB == 0) {
                     if (plain) {
                         rebuilt.start(h);
@@ -295,23 +279,18 @@ SCAN_DEVICE void scan_backward_march(const ScanBackward& p) {
             order++;
             slot = slot + 1 == stages ? 0 : slot + 1;
 
-            float before[STAGE][V];
-#pragma unroll
-            for (int r = 0; r < STAGE; r++) {
-                Pack<float, V> state_before = {};
-                if (need.h) state_before = kept[(k * STAGE + r) * 32];
-#pragma unroll
-                for (int i = 0; i < V; i++) before[r][i] = state_before.v[i];
-            }
+            Pack<float, V> state_before = {};
+            if (need.h) state_before = kept[k * 32];
             in.aggregate(sub);
             GradientStore<T, V, STAGE> to = {s.row(t) * channels + mine, s.step * channels, rows, l.mine};
-            to.states(p, in, before);
-            to.carried(p, in, before, q);
+            to.states(p, in, state_before.v);
+            to.carried(p, in, state_before.v, q);
             if (t % G::SUB == 0) {
                 if (plain) {
                     carry.start(q);
                 } else {
-                    carry.pass(sub, t % (8 * G::SUB) == 0, t % G::CHUNKB == 0);
+                    const int inside = G::CHUNKB - (int)(t % G::CHUNKB);
+                    carry.pass(sub, inside % (8 * G::SUB) == 0, inside == G::CHUNKB);
                 }
             }
         }

@@ -124,12 +124,13 @@ struct Exchange {
     // No branches: the loads go out together.
     template <bool FULL>
     SCAN_DEVICE Aggregate whole_of(int lane, int i, int subs) const {
-        const int GROUP = WARPS < 8 ? WARPS : 8;
+        const int GROUP = WARPS < 8 ? WARPS : 8, AT_ONCE = WARPS % GROUP ? WARPS / GROUP + 1 : 1;
         ChunkAggregate chunk = ChunkAggregate::none();
-#pragma unroll 1
+#pragma unroll AT_ONCE
         for (int n = 0; n < WARPS; n += GROUP) {
 #pragma unroll
             for (int k = n; k < n + GROUP; k++) {
+                if (WARPS % GROUP && k >= WARPS) break;
                 const int j = BACK ? WARPS - 1 - k : k;
                 chunk.append(get(j, lane, i), FULL || j < subs);
             }
@@ -140,7 +141,8 @@ struct Exchange {
     // The carries into all sub-chunks, from the one into the chunk: one warp a channel finds them, the others pick theirs
     // up. A few at a time, loads before stores, so that the loads overlap.
     SCAN_DEVICE void carries(int lane, int i, int subs, double carry, Pack<float, V>* entry) const {
-        const int FEW = 8;
+        const int FEW = WARPS % 8 == 0 ? 8 : WARPS % 4 == 0 ? 4 : 2;
+        static_assert(WARPS % FEW == 0, "sub-chunks go in pairs");
 #pragma unroll 1
         for (int n = 0; n < WARPS; n += FEW) {
             Aggregate from[FEW];
@@ -173,6 +175,8 @@ struct Chain {
     static const int MANY = 16;
     // Rows too new to be asked for before this block has published. Where all are few, it is worth a try.
     static const int FRESH = 20;
+    // How many of the others are asked for ahead. Of 16-bit rows more blocks share a column, and there are more.
+    static const int AHEAD = V > 1 && !SKIPS ? FOLD : HALF;
 
     scan_u32* ticket;      // of the column; absent with one worker
     int* newest;           // of the column: the newest step after which the carry is known, -1 before there is one
@@ -239,7 +243,7 @@ struct Chain {
     // it was published long ago. One group of copies.
     SCAN_DEVICE void look_ahead(scan_i64 k) {
         const scan_i64 rows = k - followed, old = rows > 2 * FRESH ? rows - FRESH : rows;
-        asked = ticket && old > 0 ? (int)(old < HALF ? old : HALF) : 0;
+        asked = ticket && old > 0 ? (int)(old < AHEAD ? old : AHEAD) : 0;
         each(0, asked, [&](int at) { ask(at, at); });
         copy_commit();
     }

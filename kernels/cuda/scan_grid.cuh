@@ -19,8 +19,7 @@
 // One specialisation a type, from the rows of this architecture.
 template <int ARCH, typename T>
 struct TuningRow;
-#define SCAN_ROW(ARCH, TYPE, SUB_, CHUNK_, CHUNKB_, SAVE_, STAGE_, VM_, VC_, VCB_, SF_, SB_, CF_, CB_, FOLD_,        \
-                 FOLDB_)                                                                                              \
+#define SCAN_ROW(ARCH, TYPE, SUB_, CHUNK_, CHUNKB_, SAVE_, STAGE_, VM_, VC_, VCB_, SF_, SB_, FOLD_, FOLDB_)           \
     template <>                                                                                                       \
     struct TuningRow<ARCH, SCAN_TYPE_##TYPE> {                                                                        \
         static const int SUB = SUB_, CHUNK = CHUNK_, CHUNKB = CHUNKB_, SAVE = SAVE_, STAGE = STAGE_, VM = VM_,        \

@@ -7,18 +7,17 @@
 //   STAGE      rows a stage of March's copy ring
 //   VM, VC, VCB    channels a lane in March, in Chunked forward and in Chunked backward: LANES = 32 * V
 //   SF, SB     stages of March's ring, forward and backward (for long sequences)
-//   CF, CB     chunks of one Chunked block under way in shared memory, forward and backward
 //   FOLD, FOLDB    published chunks that a Chunked block stages in shared memory at once, forward and backward
 #pragma once
 
-//          arch type SUB CHUNK CHUNKB SAVE STAGE VM VC VCB SF SB CF CB FOLD FOLDB
+//          arch type SUB CHUNK CHUNKB SAVE STAGE VM VC VCB SF SB FOLD FOLDB
 #define SCAN_TUNING(ROW) \
-    ROW(    75,  f32,   8,   64,    64,  32,    4, 1, 1,  1,  8, 12, 1, 1,  16,  16) \
-    ROW(    75,  f16,   8,   64,    64,  32,    4, 1, 1,  1,  8, 12, 1, 1,   8,   8) \
-    ROW(    75, bf16,   8,   64,    64,  32,    4, 1, 1,  1,  8, 12, 1, 1,   8,   8) \
-    ROW(    80,  f32,   8,   64,    64,  32,    4, 2, 1,  1,  6, 10, 2, 1,  32,  32) \
-    ROW(    80,  f16,   8,   64,    64,  32,    4, 2, 1,  1,  8, 12, 2, 1,  32,  32) \
-    ROW(    80, bf16,   8,   64,    64,  32,    4, 2, 1,  1,  8, 12, 2, 1,  32,  32) \
-    ROW(    90,  f32,  16,  256,   128,  32,    4, 2, 1,  1,  4,  9, 1, 1,  72,  72) \
-    ROW(    90,  f16,  16,  256,   128,  32,    4, 2, 2,  2,  8,  9, 1, 1,  72, 112) \
-    ROW(    90, bf16,  16,  256,   128,  32,    4, 2, 2,  2,  8,  9, 1, 1,  72, 112)
+    ROW(    75,  f32,   8,   64,    64,  32,    4, 1, 1,  1,  8, 12,  16,  16) \
+    ROW(    75,  f16,   8,   64,    64,  32,    4, 1, 1,  1,  8, 12,   8,   8) \
+    ROW(    75, bf16,   8,   64,    64,  32,    4, 1, 1,  1,  8, 12,   8,   8) \
+    ROW(    80,  f32,   8,   64,    64,  32,    4, 2, 1,  1,  6, 10,  32,  32) \
+    ROW(    80,  f16,   8,   64,    64,  32,    4, 2, 1,  1,  8, 12,  32,  32) \
+    ROW(    80, bf16,   8,   64,    64,  32,    4, 2, 1,  1,  8, 12,  32,  32) \
+    ROW(    90,  f32,  16,  256,   160,  32,    4, 2, 1,  1,  4,  9,  72,  72) \
+    ROW(    90,  f16,  16,  256,   192,  32,    4, 2, 2,  2,  8,  9,  72,  72) \
+    ROW(    90, bf16,  16,  256,   192,  32,    4, 2, 2,  2,  8,  9,  72,  72)

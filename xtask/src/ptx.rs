@@ -41,7 +41,7 @@ const WHEELS: [&str; 6] = [
 const ARCHS: [(u32, &str); 3] = [(75, "7.0"), (80, "7.0"), (90, "7.8")];
 const FLAGS: [&str; 3] = ["-ptx", "-std=c++17", "-O3"];
 /// The whole of kernels/ptx ends up in every binary that uses the crate.
-const MOST_BYTES: u64 = 4 << 20;
+const MOST_BYTES: u64 = 9 << 19;
 
 /// `--check`.
 pub(crate) fn check() -> Result<()> {

@@ -88,7 +88,7 @@ fn shared_memory_is_what_the_header_says() {
                     writeln!(
                         c,
                         "printf(\"%llu %llu\\n\", scan_march_smem({backward}, {size}, {out}, {}, {stages}, {}, {}), \
-                         scan_chunked_smem({backward}, {size}, {out}, {}, {stages}, {}, {}, {}));",
+                         scan_chunked_smem({backward}, {size}, {out}, {}, {}, {}, {}));",
                         row.vm, row.stage, row.save, vc, row.sub, chunk, fold
                     )
                     .unwrap();

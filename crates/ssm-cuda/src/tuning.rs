@@ -20,8 +20,6 @@ pub(crate) struct Row {
     pub(crate) vcb: u64,
     pub(crate) sf: u64,
     pub(crate) sb: u64,
-    pub(crate) cf: u64,
-    pub(crate) cb: u64,
     pub(crate) fold: u64,
     pub(crate) foldb: u64,
 }
@@ -77,13 +75,12 @@ impl Row {
         }
     }
 
-    /// Stages of the copy ring, or chunks in flight, for long sequences.
+    /// Stages of a march's copy ring, for long sequences.
     pub(crate) const fn stages(&self, direction: Direction, walk: Walk) -> u64 {
         match (direction, walk) {
             (Direction::Forward, Walk::March) => self.sf,
             (Direction::Backward, Walk::March) => self.sb,
-            (Direction::Forward, Walk::Chunked) => self.cf,
-            (Direction::Backward, Walk::Chunked) => self.cb,
+            (_, Walk::Chunked) => 1,
         }
     }
 
@@ -102,11 +99,13 @@ impl Row {
         let backward = matches!(direction, Direction::Backward);
         let row = lanes * (4 * self.dtype.size() + if backward { out } else { 0 });
         match walk {
-            Walk::March => stages * self.stage * row + if backward { self.save * lanes * 4 } else { 0 },
+            Walk::March => {
+                stages * self.stage * row + if backward { self.save / self.stage * lanes * 4 } else { 0 }
+            }
             Walk::Chunked => {
                 let warps = chunk / self.sub;
-                let (exchanged, fold) = if backward { (2, self.foldb) } else { (1, self.fold) };
-                stages * chunk * row + (exchanged * warps + fold) * lanes * 16 + warps * lanes * 4 + 512
+                let (kinds, fold) = if backward { (2, self.foldb) } else { (1, self.fold) };
+                chunk * row + (kinds * warps + fold) * lanes * 16 + kinds * warps * lanes * 4 + 512
             }
         }
     }

@@ -168,7 +168,7 @@ def main():
                 lanes = B * D // (32 * row["VM"])
                 if lanes >= 256:
                     line = 32 * row["VM"] * TYPES[kind][1] * (5 if op == "backward" else 4) * row["STAGE"]
-                    extra = row["SAVE"] * 32 * row["VM"] * 4 if op == "backward" else 0
+                    extra = row["SAVE"] // row["STAGE"] * 32 * row["VM"] * 4 if op == "backward" else 0
                     for blocks in (1, 2, 3, 4, 6, 8):
                         stages = min(16, ((227 * 1024 // blocks) - 1024 - extra) // line)
                         if stages >= (row["SAVE"] // row["STAGE"] + 1 if op == "backward" else 2):
@@ -176,10 +176,8 @@ def main():
                             if stages > 8 and op == "forward":
                                 plans.append(("march", 1, stages // 2))
                 across = B * -(-D // (32 * row["VCB" if op == "backward" else "VC"]))
-                for most in (row["CB" if op == "backward" else "CF"], 2, 1):
-                    for per in (1, 2, 3):
-                        workers = max(1, 132 * per // across)
-                        plans.append(("chunked", workers, most))
+                for per in (1, 2, 3):
+                    plans.append(("chunked", max(1, 132 * per // across), None))
                 seen = set()
                 for plan in plans:
                     if plan in seen:

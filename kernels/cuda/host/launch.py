@@ -86,12 +86,12 @@ def geometry(row, op, algorithm, channels, length, sequences, *, wide=True, pack
     if march:
         least = save // row["STAGE"] + 1 if back else 1
         stages = max(least, min(stages or row["SB" if back else "SF"], -(-length // row["STAGE"])))
-        shared = stages * row["STAGE"] * line + (save * 32 * v * 4 if back else 0)
+        shared = stages * row["STAGE"] * line + (save // row["STAGE"] * 32 * v * 4 if back else 0)
         grid, threads, workers = columns, 32, 1
     else:
-        stages = stages or row["CB" if back else "CF"]
-        shared = stages * chunk * line + (2 if back else 1) * (chunk // sub) * 32 * v * 16
-        shared += row["FOLDB" if back else "FOLD"] * 32 * v * 16 + chunk // sub * 32 * v * 4 + 512
+        stages, warps, kinds = 1, chunk // sub, 2 if back else 1
+        fold = row["FOLDB" if back else "FOLD"]
+        shared = chunk * line + (kinds * warps + fold) * 32 * v * 16 + kinds * warps * 32 * v * 4 + 512
         grid, threads = columns * workers, 32 * chunk // sub
         if workers > 1:
             walk = length // chunk + sequences if packed else max(1, -(-length // chunk))
