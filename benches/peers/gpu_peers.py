@@ -32,7 +32,7 @@ import torch
 
 import gpu_contestants as contestants
 
-# The shapes of docs/kernels.md: rows that fill the chip, rows that do not, the longest, and a launch.
+# The shapes of docs/kernels-cuda.md: rows that fill the chip, rows that do not, the longest, and a launch.
 CASES = [
     *[((8, 2048, 4096), dtype, variant) for dtype in ("f32", "bf16", "f16") for variant in ("plain", "h-only")],
     *[((1, 1 << 20, 64), dtype, variant) for dtype in ("f32", "bf16") for variant in ("plain", "h-only")],
