@@ -22,6 +22,9 @@ pub(crate) struct Args {
     /// Name the steps and do nothing.
     #[arg(long)]
     list: bool,
+    /// Where there is no nvcc, first fetch the pinned one from PyPI for the step ptx.
+    #[arg(long)]
+    install: bool,
 }
 
 /// What a step came to, when it did not fail.
@@ -54,6 +57,11 @@ const STEPS: [Step; 15] = [
 pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(unknown) = args.only.iter().find(|name| STEPS.iter().all(|(step, ..)| step != name)) {
         bail!("no step {unknown}; --list names them");
+    }
+    if args.install
+        && let Err(why) = crate::ptx::install_missing()
+    {
+        println!("no nvcc could be installed: {why:#}");
     }
     let mut rows = Vec::new();
     let mut failed = 0;
@@ -125,10 +133,15 @@ fn test() -> Result<Outcome> {
     passes(&mut cargo(&["test", "--workspace", "--locked"]))
 }
 
+// Of the whole workspace, so that nothing is built again: a package by itself has its dependencies with other features.
 fn portable() -> Result<Outcome> {
-    let run = |args: &[&str]| passes(cargo(args).env("SSM_CPU_ISA", "portable"));
-    run(&["test", "--package", "ssm-cpu", "--locked"])?;
-    run(&["test", "--package", "ssm-tests", "--test", "conformance", "--locked", "--", "cpu"])
+    let run = |args: &[&str]| {
+        let mut command = cargo(&["test", "--workspace", "--locked"]);
+        passes(command.args(args).env("SSM_CPU_ISA", "portable"))
+    };
+    let of_cpu = ["allocations", "bits", "memory", "order", "packed"].map(|name| ["--test", name]);
+    run(&[&["--lib"], of_cpu.as_flattened()].concat())?;
+    run(&["--test", "conformance", "--", "cpu"])
 }
 
 // Called, not run as a command: the tests build xtask anew, with other features, over the executable that runs.

@@ -101,6 +101,11 @@ fn nvcc_dir() -> PathBuf {
     root().join("target/nvcc")
 }
 
+/// `install`, unless there is an nvcc.
+pub(crate) fn install_missing() -> Result<()> {
+    if find_nvcc().is_none() { install() } else { Ok(()) }
+}
+
 /// Into an empty folder: pip does not merge the wheels' common folders into one that stands.
 fn install() -> Result<()> {
     let dir = nvcc_dir();
