@@ -118,18 +118,9 @@ struct GradientStore {
     scan_i64 element, stride;
     int rows, valid;
 
-    // `row` makes row r; row by row, so that none waits in registers for another.
     template <typename Row>
     SCAN_DEVICE void put(scan_u64 tensor, Row&& row) const {
-        if (!tensor) return;
-        T* at = reinterpret_cast<T*>(tensor) + element;
-        const int end = valid ? rows : 0;
-#pragma unroll
-        for (int r = 0; r < ROWS; r++, at += stride) {
-            float out[V];
-            row(r, out);
-            if (r < end) store_streaming(reinterpret_cast<Pack<T, V>*>(at), narrow_pack<T, V>(out));
-        }
+        if (tensor) store_rows<T, V, ROWS>(tensor, element, stride, rows, valid, row);
     }
     // dc = dy·h, from the state before the first step.
     template <typename In>

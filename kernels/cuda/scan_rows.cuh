@@ -111,15 +111,17 @@ struct DyRows<AnyType, V, ROWS> : Rows<float, V, ROWS> {
     SCAN_DEVICE void clear(int rows) { this->fill(rows, 0.0f); }
 };
 
-// Stores `rows` of ROWS rows of a lane that has its channels; V of them are aligned as one.
-template <typename T, int V, int ROWS>
-SCAN_DEVICE void store_rows(scan_u64 tensor, scan_i64 element, scan_i64 stride, const float (&v)[ROWS][V], int rows,
-                            int valid) {
+// Stores `rows` of ROWS rows of a lane that has its channels; V of them are aligned as one. `row` makes row r: one by one,
+// so that none has to wait in registers for another.
+template <typename T, int V, int ROWS, typename Row>
+SCAN_DEVICE void store_rows(scan_u64 tensor, scan_i64 element, scan_i64 stride, int rows, int valid, Row&& row) {
     T* at = reinterpret_cast<T*>(tensor) + element;
     const int end = valid ? rows : 0;
 #pragma unroll
     for (int r = 0; r < ROWS; r++, at += stride) {
-        if (r < end) store_streaming(reinterpret_cast<Pack<T, V>*>(at), narrow_pack<T, V>(v[r]));
+        float out[V];
+        row(r, out);
+        if (r < end) store_streaming(reinterpret_cast<Pack<T, V>*>(at), narrow_pack<T, V>(out));
     }
 }
 
@@ -142,7 +144,10 @@ template <typename Out, int V, int ROWS>
 struct OutRows {
     static SCAN_DEVICE void store(scan_u32, scan_u64 y, scan_i64 element, scan_i64 stride, const float (&v)[ROWS][V],
                                   int rows, int valid) {
-        store_rows<Out, V, ROWS>(y, element, stride, v, rows, valid);
+        store_rows<Out, V, ROWS>(y, element, stride, rows, valid, [&](int r, float (&out)[V]) {
+#pragma unroll
+            for (int i = 0; i < V; i++) out[i] = v[r][i];
+        });
     }
 };
 template <int ROWS>
