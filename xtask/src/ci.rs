@@ -139,8 +139,14 @@ fn portable() -> Result<Outcome> {
         let mut command = cargo(&["test", "--workspace", "--locked"]);
         passes(command.args(args).env("SSM_CPU_ISA", "portable"))
     };
-    let of_cpu = ["allocations", "bits", "memory", "order", "packed"].map(|name| ["--test", name]);
-    run(&[&["--lib"], of_cpu.as_flattened()].concat())?;
+    let mut of_cpu = Vec::new();
+    for file in std::fs::read_dir(root().join("crates/ssm-cpu/tests"))? {
+        of_cpu.push(file?.path().file_stem().unwrap_or_default().to_string_lossy().into_owned());
+    }
+    let mut args = vec!["--lib"];
+    args.extend(of_cpu.iter().flat_map(|name| ["--test", name]));
+    run(&args)?;
+    run(&["--doc"])?;
     run(&["--test", "conformance", "--", "cpu"])
 }
 
