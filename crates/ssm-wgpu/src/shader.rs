@@ -18,9 +18,11 @@ pub(crate) const CHUNK: u32 = 16;
 /// The same where the adapter is a program on the processor: there are no loads to overlap, and such an adapter takes
 /// half a second to compile a kernel whose chunk is unrolled 16 times.
 pub(crate) const SOFTWARE_CHUNK: u32 = 4;
-/// Groups that the carry pass folds a turn, and rows of its workgroup: one folds, four load and store.
+/// Groups that the carry pass folds a turn.
 pub(crate) const CARRY_BATCH: u32 = 16;
+/// Rows of the carry pass's workgroup: one folds, four load and store, of which each has what is between `//@quarters`.
 const CARRY_ROWS: u32 = 5;
+const _: () = assert!(CARRY_ROWS == 1 + 4 && CARRY_BATCH.is_multiple_of(4));
 /// Steps that h is the plain loop's for, whatever the chunk: it shows in the bits.
 pub(crate) const SPAN: u32 = 16;
 /// Chunks, or batches of groups, that one invocation walks at most. Mesa's software adapters stop every loop of an
@@ -373,8 +375,8 @@ pub(crate) fn source(key: &PipelineKey) -> String {
 }
 
 /// Repeats the lines between `//@each` (or `//@each_back`, from the last) and `//@end`, with `$` replaced by the step, and
-/// those after `//@pairs` (or `//@pairs_back`) by the pair of steps, after `//@quarters` by four of them. Unrolled here because naga bounds loops and indexed
-/// arrays with code that keeps drivers from unrolling them.
+/// those after `//@pairs` (or `//@pairs_back`) by the pair of steps, after `//@quarters` by four of them. Unrolled here
+/// because naga bounds loops and indexed arrays with code that keeps drivers from unrolling them.
 fn unroll(out: &mut String, text: &str, count: u32) {
     // How often a block stands, whether from the last, and its lines.
     let mut block: Option<(u32, bool, String)> = None;
